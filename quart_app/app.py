@@ -1,0 +1,66 @@
+"""Where everything meets: `create_app()` makes the Quart application with all its parts."""
+
+import importlib
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quart import Quart
+
+import settings
+from quart_app import cli, db, publisher, relay, reporter, web
+from quart_app.celeryext import QuartCelery
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Quart:
+    """The application; `config` overrides settings.py, key by key."""
+    app = Quart(
+        "quart_app",
+        template_folder=str(settings.BASE / "templates"),
+        static_folder="web/static",
+        static_url_path="/static",
+    )
+    app.config.from_object(settings)
+    app.config.update(config or {})
+    app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or _kept_secret(app.config["VAR_DIR"])
+    QuartCelery(app)
+    db.init_app(app)
+    publisher.init_app(app)
+    reporter.init_app(app)
+    relay.init_app(app)
+    web.init_app(app)
+    cli.init_app(app)
+    _load_tasks(app)
+    return app
+
+
+def _kept_secret(var: Path) -> str:
+    """Made once, and readable by its owner alone."""
+    var.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = var / "secret_key"
+    fresh = var / f".secret_key.{secrets.token_hex(8)}"
+    if not path.exists():
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_urlsafe(48))
+        try:
+            path.hardlink_to(fresh)  # fails where another process was first
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return path.read_text()
+
+
+def _load_tasks(app: Quart) -> None:
+    """Imports the task modules, so that names and parameters are known on both sides."""
+    celery = app.extensions["celery"]
+    for module in app.config["CELERY_IMPORTS"]:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+                sys.exit(f"CELERY_IMPORTS = {module!r}: there is no such module")
+            raise
+    celery.finalize()

@@ -1,0 +1,100 @@
+"""Celery for Quart: one Celery application per Quart application, its context in every task."""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from celery import Celery, Task
+from quart import Quart, current_app, has_app_context
+
+T = TypeVar("T")
+
+
+class QuartCelery:
+    """The extension; `create_celery_app(app)` may be given to build the Celery application.
+
+    The Celery application is at `ext.celery` and at `app.extensions["celery"]`.
+    """
+
+    celery: Celery
+
+    def __init__(
+        self,
+        app: Quart | None = None,
+        create_celery_app: Callable[[Quart], Celery] | None = None,
+    ) -> None:
+        self._create = create_celery_app or globals()["create_celery_app"]
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Quart) -> None:
+        self.celery = self._create(app)
+        app.extensions["celery"] = self.celery
+
+
+def create_celery_app(app: Quart) -> Celery:
+    """A Celery application of its own, given the `CELERY_*` keys of `app.config` and no other."""
+    celery = Celery(app.import_name, task_cls=AppContextTask, set_as_current=False)
+    celery.quart_app = app
+    # As namespace="CELERY" reads them, which warns of each name that Celery 3 had as well.
+    keys = {
+        name.removeprefix("CELERY_").lower(): value
+        for name, value in app.config.items()
+        if name.startswith("CELERY_")
+    }
+    celery.config_from_object(keys)
+    return celery
+
+
+class AppContextTask(Task):
+    """Runs the task, `def` or `async def`, in the application's context; one there is reused."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return in_app_context(self.app.quart_app, partial(self.perform, *args, **kwargs))
+
+    def perform(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the body to its end; called with the context pushed."""
+        result = super().__call__(*args, **kwargs)
+        if asyncio.iscoroutine(result):
+            return _thread.wait(result, contextvars.copy_context())
+        return result
+
+
+def in_app_context(app: Quart, body: Callable[[], T]) -> T:
+    """Calls a sync `body` in a context of `app`, outside any loop: it may run one itself."""
+    if has_app_context() and current_app == app:
+        return body()
+    context = contextvars.copy_context()
+    app_context = app.app_context()
+    _thread.wait(app_context.push(), context)
+    error: BaseException | None = None
+    try:
+        return context.run(body)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _thread.wait(app_context.pop(error), context)
+
+
+class _Thread(threading.local):
+    """The event loop of one worker thread, kept from task to task: making one costs more."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        return self._loop
+
+    def wait(self, work: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
+        return self.loop.run_until_complete(self.loop.create_task(work, context=context))
+
+
+_thread = _Thread()

@@ -1,0 +1,225 @@
+"""One database, two doors: `await db.run(verb, …)` in the web, `with db.session()` in a worker."""
+
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from quart import Quart, current_app
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.sql.expression import bindparam
+from sqlalchemy.sql.functions import FunctionElement
+
+from quart_app.models import Time
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Called with the session once its transaction has been committed; must return at once.
+Listener = Callable[[Session], None]
+
+# UTC and strict mode whatever the server's defaults; MariaDB reads the first comment, MySQL the
+# second: a statement may take ten seconds, so that a cancelled request cannot hold a row for long.
+_MYSQL_SETUP = (
+    "SET time_zone='+00:00', sql_mode=CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES'),"
+    " innodb_lock_wait_timeout=10"
+    " /*M!100101 , max_statement_time=10 */ /*!50708 , max_execution_time=10000 */"
+)
+_DEADLOCK = 1213
+_TRIES = 3
+
+logger = logging.getLogger(__name__)
+
+
+def init_app(app: Quart) -> "Database":
+    database = Database(app.config["DATABASE_URL"])
+    app.extensions["db"] = database
+    app.after_serving(database.close)
+    return database
+
+
+async def run(verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls `verb(session, …)` in one transaction, without blocking the loop."""
+    return await get().run(verb, *args, **kwargs)
+
+
+async def read(verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `run`, for a verb that only reads: it never waits for a writer."""
+    return await get().read(verb, *args, **kwargs)
+
+
+def session() -> AbstractContextManager[Session]:
+    """One transaction for a worker, committed at its end."""
+    return get().session()
+
+
+def get() -> "Database":
+    """The database of the current application."""
+    database: Database = current_app.extensions["db"]
+    return database
+
+
+class now(FunctionElement[datetime]):  # noqa: N801
+    """The database's clock in UTC, `plus` seconds: every time that decides is taken from it."""
+
+    type = Time()
+    inherit_cache = True
+
+    def __init__(self, plus: float = 0) -> None:
+        super().__init__(bindparam("plus", round(plus * 1_000_000), unique=True))
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(element: now, compiler: Any, **kwargs: Any) -> str:
+    return f"utc_now({compiler.process(element.clauses, **kwargs)})"
+
+
+@compiles(now)
+def _mysql_now(element: now, compiler: Any, **kwargs: Any) -> str:
+    plus = compiler.process(element.clauses, **kwargs)
+    return f"TIMESTAMPADD(MICROSECOND, {plus}, UTC_TIMESTAMP(6))"
+
+
+class Database:
+    """The engines of one URL, made when first used, so that none crosses a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.after_commit: list[Listener] = []
+        self._left_behind: list[Pool] = []
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    async def run(
+        self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                async with self.transaction(self._async_engine) as session:
+                    result = await session.run_sync(verb, *args, **kwargs)
+                break
+            except DBAPIError as error:
+                if not (tries_left and _is_deadlock(error)):
+                    raise
+        self._committed(session.sync_session)
+        return result
+
+    async def read(
+        self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        engine = self._async_engine.execution_options(begin="DEFERRED")
+        async with self.transaction(engine) as session:
+            return await session.run_sync(verb, *args, **kwargs)
+
+    @asynccontextmanager
+    async def transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def session(self, *, reading: bool = False) -> Iterator[Session]:
+        """One transaction; `reading` promises not to write, and so never waits for a writer."""
+        engine = self.engine.execution_options(begin="DEFERRED") if reading else self.engine
+        with Session(engine, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            self._committed(session)
+
+    def _committed(self, session: Session) -> None:
+        for listener in self.after_commit:
+            listener(session)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The sync engine of a worker, of beat and of the command line."""
+        driver = "sqlite" if self.is_sqlite else "mysql+pymysql"
+        engine = create_engine(self._driven_by(driver), **self._options)
+        _prepare(engine)
+        return engine
+
+    @cached_property
+    def _async_engine(self) -> AsyncEngine:
+        driver = "sqlite+aiosqlite" if self.is_sqlite else "mysql+aiomysql"
+        engine = create_async_engine(self._driven_by(driver), **self._options)
+        _prepare(engine.sync_engine)
+        if self.is_sqlite:
+            event.listen(engine.sync_engine.pool, "invalidate", _free_the_write_lock)
+        return engine
+
+    def _driven_by(self, driver: str) -> URL:
+        url = self.url.set(drivername=driver)
+        return url if self.is_sqlite else url.update_query_dict({"charset": "utf8mb4"})
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        if self.is_sqlite:
+            return {"connect_args": {"timeout": 10}}
+        return {
+            "isolation_level": "READ COMMITTED",
+            "pool_pre_ping": True,
+            "pool_recycle": 1800,
+            "connect_args": {"init_command": _MYSQL_SETUP, "connect_timeout": 5},
+        }
+
+    def forget_connections(self) -> None:
+        """In a forked child: leaves the parent's connections alone and starts with none."""
+        if "engine" in self.__dict__:
+            # Kept, since closing them here would speak on the parent's sockets.
+            self._left_behind.append(self.engine.pool)
+            self.engine.dispose(close=False)
+
+    async def close(self) -> None:
+        if "_async_engine" in self.__dict__:
+            await self._async_engine.dispose()
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+
+def _is_deadlock(error: DBAPIError) -> bool:
+    return bool(error.orig and error.orig.args and error.orig.args[0] == _DEADLOCK)
+
+
+def _prepare(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+
+
+def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions are begun by _sqlite_begin alone
+    connection.create_function("utc_now", 1, _utc_now)
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _utc_now(plus: int) -> str:
+    time = datetime.now(UTC) + timedelta(microseconds=plus)
+    return time.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _sqlite_begin(connection: Any) -> None:
+    # A deferred transaction that turns into a writer fails at once when another wrote meanwhile.
+    mode = connection.get_execution_options().get("begin", "IMMEDIATE")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _free_the_write_lock(connection: Any, _record: ConnectionPoolEntry, _error: Any) -> None:
+    """A request cancelled within a statement would else keep the write lock until a collection."""
+    worker = connection._connection
+    raw: sqlite3.Connection | None = worker._connection
+    if raw is not None:
+        raw.interrupt()
+        rollback: tuple[Awaitable[None] | None, Callable[[], None]] = (None, raw.rollback)
+        worker._tx.put_nowait(rollback)

@@ -1,0 +1,42 @@
+"""Facts that go wrong, raised by the domain and dressed once per channel (HTTP, page, terminal)."""
+
+
+class Problem(Exception):
+    """Something the caller can understand; `str(problem)` is a sentence fit to show."""
+
+    status = 500
+    title = "Problem"
+
+
+class Invalid(Problem):
+    """A value that cannot be used; `field` names it as the caller wrote it."""
+
+    status = 422
+    title = "Invalid input"
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+
+
+class NotFound(Problem):
+    status = 404
+    title = "Not found"
+
+
+class Conflict(Problem):
+    """The thing is there, but its state does not allow what was asked."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Full(Problem):
+    """A queue holds as many jobs as it may; try again later."""
+
+    status = 429
+    title = "Queue full"
+
+
+class Permanent(Exception):
+    """Raised inside a task: the job fails at once, since another attempt would not mend it."""

@@ -1,0 +1,70 @@
+"""What each part of the system is like right now, and what to do about it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from quart_app import db, migrations, nodes
+from quart_app.publisher import Publisher
+
+#: Seconds by which this machine's clock may differ from the database's.
+_SKEW = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part; `fault` is None when it is well, else a short sentence, and `remedy` what helps."""
+
+    name: str
+    fault: str | None = None
+    remedy: str = ""
+
+
+def check(database: db.Database, broker: Publisher) -> list[Part]:
+    """Every part; each takes a few seconds at most, also when nothing answers."""
+    return [*_database(database), _broker(broker)]
+
+
+def _database(database: db.Database) -> Iterator[Part]:
+    started = time.monotonic()
+    try:
+        if migrations.current(database) != migrations.head():
+            yield Part("database")
+            yield Part("schema", "behind", "run `python3 run.py migrate`")
+            return
+        with database.session(reading=True) as session:
+            parts = [_clock(session, started), *_nodes(session)]
+    except Exception as error:
+        fault = f"does not answer ({type(error).__name__})"
+        yield Part("database", fault, "see that it runs and that DATABASE_URL is right")
+        return
+    yield from [Part("database"), Part("schema"), *parts]
+
+
+def _clock(session: Session, started: float) -> Part:
+    theirs = session.scalars(select(db.now())).one()
+    skew = abs((datetime.now(UTC) - theirs).total_seconds()) - (time.monotonic() - started)
+    if skew > _SKEW:
+        return Part("clock", f"differs from the database's by {skew:.0f} s", "run an NTP client")
+    return Part("clock")
+
+
+def _nodes(session: Session) -> Iterator[Part]:
+    silent = f"none was heard of for {nodes.GONE_AFTER:.0f} s"
+    for kind in ("worker", "beat"):
+        remedy = f"start `celery -A tasks {kind} --loglevel=info`"
+        yield Part(kind) if nodes.online(session, kind) else Part(kind, silent, remedy)
+
+
+def _broker(broker: Publisher) -> Part:
+    try:
+        broker.ping()
+    except Exception as error:
+        fault = f"does not answer ({type(error).__name__})"
+        remedy = "start `python3 run.py`, or see that REDIS_URL or CELERY_BROKER_URL is right"
+        return Part("broker", fault, remedy)
+    return Part("broker")

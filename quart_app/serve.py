@@ -1,0 +1,27 @@
+"""The web as `up` runs it: Hypercorn in this process, its sockets let go before it stops."""
+
+import asyncio
+import signal
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from quart import Quart
+
+
+async def serve(app: Quart, bind: str) -> None:
+    """Serves on `host:port` or `fd://N` until SIGINT or SIGTERM."""
+    config = Config()
+    config.bind = [bind]
+    config.graceful_timeout = 5
+    config.websocket_max_message_size = 64 * 1024
+    config.websocket_ping_interval = 20
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def drained() -> None:
+        await stop.wait()
+        # Hypercorn waits for open sockets before anything else: they have to go first.
+        app.extensions["live"].drain()
+
+    await hypercorn_serve(app, config, shutdown_trigger=drained)

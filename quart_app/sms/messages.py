@@ -1,0 +1,84 @@
+"""The rows of messages: each is marked before it is handed over, and never handed over twice."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+from uuid_utils import uuid7
+
+from quart_app import db
+from quart_app.errors import Conflict
+from quart_app.models import Message, MessageState
+
+
+def schedule(session: Session, to: str, text: str, send_at: datetime) -> Message:
+    """A message for later; `send_at` is aware."""
+    return _add(session, to=to, text=text, state=MessageState.WAITING, send_at=send_at)
+
+
+def due(session: Session, limit: int = 500) -> list[Message]:
+    """Waiting, their time come, and no job yet: locked, for the caller to set `job_id`.
+
+    Those that another transaction has locked are left out, so that each gets one job.
+    """
+    found = select(Message).where(
+        Message.state == MessageState.WAITING,
+        Message.send_at <= db.now(),
+        Message.job_id.is_(None),
+    )
+    found = found.order_by(Message.send_at, Message.id).limit(limit)
+    return list(session.scalars(found.with_for_update(skip_locked=True)))
+
+
+def begin(
+    session: Session, job_id: str, to: str, text: str, provider: str | None = None
+) -> tuple[Message, bool]:
+    """The message of this job, made where there is none, and whether to hand it over now.
+
+    True has marked it as `sending`: commit before the provider is called, then `record`. A message
+    found so marked becomes `unknown`: an earlier attempt ended within the call.
+    """
+    message = session.scalar(select(Message).where(Message.job_id == job_id))
+    if message is None:
+        marked = {"state": MessageState.SENDING, "provider": provider}
+        return _add(session, to=to, text=text, job_id=job_id, **marked), True
+    go = _move(session, message.id, MessageState.WAITING, MessageState.SENDING, provider=provider)
+    if not go:
+        error = "the attempt that was handing it over ended without an answer"
+        _move(session, message.id, MessageState.SENDING, MessageState.UNKNOWN, error=error)
+    session.refresh(message)
+    return message, go
+
+
+def record(
+    session: Session, message_id: str, state: MessageState, error: str | None = None
+) -> None:
+    """What became of a message that `begin` marked; `waiting` where it was not handed over.
+
+    Raises Conflict when it is no longer `sending`: another attempt has judged it meanwhile.
+    """
+    sent_at = db.now() if state == MessageState.SENT else None
+    if not _move(session, message_id, MessageState.SENDING, state, error=error, sent_at=sent_at):
+        raise Conflict(f"message {message_id} is not being sent, so it cannot become {state}")
+
+
+def recent(session: Session, limit: int = 20) -> list[Message]:
+    """Newest first."""
+    return list(session.scalars(select(Message).order_by(Message.id.desc()).limit(limit)))
+
+
+def _add(session: Session, **columns: Any) -> Message:
+    message = Message(id=str(uuid7()), created_at=db.now(), **columns)
+    session.add(message)
+    session.flush()
+    session.refresh(message)
+    return message
+
+
+def _move(
+    session: Session, message_id: str, before: MessageState, after: MessageState, **columns: Any
+) -> bool:
+    here = (Message.id == message_id, Message.state == before)
+    result: Any = session.execute(update(Message).where(*here).values(state=after, **columns))
+    return bool(result.rowcount)

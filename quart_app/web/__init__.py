@@ -1,0 +1,36 @@
+"""The web: the API, the pages and the sockets of the application."""
+
+from typing import Any
+
+from quart import Quart
+from quart_schema import QuartSchema
+
+from quart_app.web import api, auth, live, ops, pages, problems
+from quart_app.web.requests import Request
+
+
+def init_app(app: Quart) -> None:
+    app.request_class = Request
+    app.config.update(_cookies(app.config["ALLOWED_HOSTS"]))
+    QuartSchema(
+        app,
+        info={"title": "Quartermaster", "version": "0.1.0"},
+        swagger_ui_path=None, redoc_ui_path=None, scalar_ui_path=None,
+        security_schemes={"token": {"type": "http", "scheme": "bearer"}},
+        security=[{"token": []}],
+    )  # fmt: skip
+    problems.init_app(app)
+    auth.init_app(app)
+    live.init_app(app)
+    for part in (api, live, ops, pages):
+        app.register_blueprint(part.blueprint)
+
+
+def _cookies(hosts: list[str]) -> dict[str, Any]:
+    """Strict cookies; over plain HTTP only where nothing but loopback is served."""
+    return {
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": not auth.LOOPBACK.issuperset(hosts),
+        "SESSION_COOKIE_NAME": "quartermaster",
+    }

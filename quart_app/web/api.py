@@ -1,0 +1,154 @@
+"""The HTTP API: each view parses, calls one verb and answers."""
+
+import hashlib
+import json
+from typing import Any
+
+from quart import Blueprint, current_app, g, request
+from quart_schema import validate_querystring, validate_request
+
+from quart_app import db, events, jobs
+from quart_app.errors import Invalid
+from quart_app.web import schemas
+from quart_app.web.live import event_stream
+from quart_app.web.requests import BATCH_PATH
+from quart_app.web.schemas import job_json
+
+blueprint = Blueprint("api", __name__)
+
+_SMS = "tasks.background.async_send_sms"
+#: Of a range that is kept free for fiction: nobody has it.
+_NOBODY = {"to": "+12015550123", "text": "Greetings from Quartermaster."}
+
+
+@blueprint.post("/task")
+async def send_one() -> Any:
+    """Sends one SMS in the background; the answer is the job's id."""
+    given = schemas.Text.model_validate(
+        await request.get_json() if await request.get_data() else {}
+    )
+    wanted = given.model_dump(exclude_none=True)
+    if not wanted and current_app.config["SMS_PROVIDER"] == "console":
+        wanted = _NOBODY
+    job = await db.run(jobs.submit, _SMS, kwargs=wanted, context=_context())
+    return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
+
+
+@blueprint.post("/api/jobs")
+@validate_request(schemas.NewJob)
+async def submit(data: schemas.NewJob) -> Any:
+    """Accepts a job; 202 means that it is durable and will run."""
+    return await _submit(data)
+
+
+@blueprint.post("/api/tasks/<name>")
+async def submit_by_name(name: str) -> Any:
+    """Accepts a job of this task; the body is its keyword arguments."""
+    kwargs = await request.get_json() if await request.get_data() else {}
+    if not isinstance(kwargs, dict):
+        raise Invalid("body", "expected an object: the task's keyword arguments")
+    return await _submit(schemas.NewJob(task=name, kwargs=kwargs))
+
+
+@blueprint.post(BATCH_PATH)
+@validate_request(schemas.Batch)
+async def submit_batch(data: schemas.Batch) -> Any:
+    """Accepts all of the jobs or none."""
+    wanted = [_new_job(one) for one in data.jobs]
+    accepted = await db.run(jobs.submit_many, wanted)
+    return {"ids": [job.id for job in accepted]}, 202
+
+
+@blueprint.get("/api/jobs")
+@validate_querystring(schemas.Search)
+async def search(query_args: schemas.Search) -> Any:
+    """The newest jobs first; `next` is the cursor of the following page."""
+    found = await find(query_args)
+    last = found[-1].id if len(found) == query_args.limit else None
+    return {"items": [job_json(job) for job in found], "next": last}
+
+
+@blueprint.get("/api/jobs/<job_id>")
+async def show(job_id: str) -> Any:
+    return job_json(await db.read(jobs.get, job_id))
+
+
+@blueprint.post("/api/jobs/<job_id>/cancel")
+async def cancel(job_id: str) -> Any:
+    """Final for a waiting job; a running one is asked to stop."""
+    return job_json(await db.run(jobs.cancel, job_id)), 202
+
+
+@blueprint.post("/api/jobs/<job_id>/retry")
+async def retry(job_id: str) -> Any:
+    """The same job again, now; it must have failed or been cancelled."""
+    return job_json(await db.run(jobs.retry, job_id)), 202
+
+
+@blueprint.get("/api/jobs/<job_id>/events")
+@validate_querystring(schemas.EventSearch)
+async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
+    """What happened to the job after a seq; as a stream when text/event-stream is accepted."""
+    await db.read(jobs.get, job_id)
+    after = query_args.after
+    if request.accept_mimetypes.best == "text/event-stream":
+        last = request.headers.get("Last-Event-ID", "")
+        return await event_stream(job_id, int(last) if last.isdecimal() else after)
+    return {"items": await db.read(events.since, job_id, after, None)}
+
+
+@blueprint.get("/api/tasks")
+async def list_tasks() -> Any:
+    """Every task a job can be made of, with the JSON Schema of its parameters."""
+    registered = current_app.extensions["celery"].tasks.values()
+    ours = sorted((task for task in registered if hasattr(task, "check")), key=lambda t: t.name)
+    return {"items": [_task_json(task) for task in ours]}
+
+
+async def find(wanted: schemas.Search) -> list[Any]:
+    return await db.read(
+        jobs.search, state=wanted.state, task=wanted.task, queue=wanted.queue, text=wanted.q,
+        since=wanted.since, until=wanted.until, before=wanted.cursor, limit=wanted.limit,
+    )  # fmt: skip
+
+
+async def _submit(data: schemas.NewJob) -> Any:
+    job = (await db.run(jobs.submit_many, [_new_job(data, **_idempotency(data))]))[0]
+    return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
+
+
+def _new_job(data: schemas.NewJob, **more: Any) -> jobs.NewJob:
+    return jobs.NewJob(**dict(data), context=_context(), **more)
+
+
+def _context() -> dict[str, Any]:
+    return {"user": g.user.name}
+
+
+def _idempotency(data: schemas.NewJob) -> dict[str, str]:
+    """Digests that tell whether the same caller sends the same body again."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return {}
+    if not 0 < len(key) <= 255:
+        raise Invalid("Idempotency-Key", "expected 1 to 255 characters")
+    body = json.dumps(data.model_dump(mode="json"), sort_keys=True)
+    return {
+        "idempotency_key": _digest(f"{g.user.token_id}\0{key}"),
+        "idempotency_body": _digest(body),
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _task_json(task: Any) -> dict[str, Any]:
+    default = current_app.extensions["celery"].conf.task_default_queue
+    return {
+        "name": task.name,
+        "doc": (task.__doc__ or "").strip(),
+        "queue": task.queue or default,
+        "max_attempts": task.max_attempts,
+        "parameters": task.parameters.model_json_schema(by_alias=True),
+    }

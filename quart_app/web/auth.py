@@ -1,0 +1,177 @@
+"""Who may do what: tokens and sessions, roles, and proof that a form is our own."""
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from quart import Quart, Response, current_app, g, render_template, request, session
+from quart import websocket as socket
+from werkzeug.exceptions import BadRequest, Forbidden
+
+from quart_app import db, tokens
+from quart_app.models import Role, Token
+from quart_app.web import problems
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
+_PUBLIC = frozenset(
+    {"static", "ops.healthz", "ops.readyz", "pages.sign_in", "pages.sign_in_by_link"}
+)
+_PROBES = frozenset({"ops.healthz", "ops.readyz"})
+_FORM_SECONDS = 12 * 3600
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who speaks: a token, by itself or through a browser's session."""
+
+    token_id: str
+    name: str
+    role: Role
+    by_session: bool
+
+    def may(self, role: Role) -> bool:
+        return _RANK[self.role] >= _RANK[role]
+
+
+def init_app(app: Quart) -> None:
+    app.before_request(_admit)
+    app.after_request(_harden)
+    app.jinja_env.globals["csrf_token"] = csrf_token
+
+
+def needs(role: Role) -> Callable[[View], View]:
+    """The least role for a view; else a viewer may read and an operator may do the rest."""
+
+    def mark(view: View) -> View:
+        view.needed_role = role  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def sign_in(token: Token) -> None:
+    """A new session for this browser; nothing of an earlier one is kept."""
+    session.clear()
+    session["token"] = token.id
+
+
+def csrf_token() -> str:
+    """Signed proof, for a form, that this session asked for it."""
+    if "csrf" not in session:
+        session["csrf"] = secrets.token_urlsafe(16)
+    return str(_signer().dumps(session["csrf"]))
+
+
+async def socket_user() -> User | None:
+    """Who opened the current socket: its token, or a session if the page is our own."""
+    return await _identify(socket)
+
+
+def is_same_origin(headers: Any, host: str) -> bool:
+    """Browsers send Origin with every form and socket; programs with a token need not."""
+    origin = headers.get("Origin")
+    if origin is None:
+        return headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+    return urlsplit(origin).netloc == host
+
+
+def is_known_host(host: str) -> bool:
+    name = re.sub(r":\d+$", "", host).lower()
+    hosts = current_app.config["ALLOWED_HOSTS"]
+    return "*" in hosts or name in hosts
+
+
+async def _admit() -> Any:
+    g.user = None
+    if request.endpoint is None:
+        return None  # unknown path or wrong method: there is nothing to guard
+    if request.endpoint not in _PROBES and not is_known_host(request.host):
+        raise BadRequest(f"Host: {request.host!r} is not one of ALLOWED_HOSTS")
+    g.user = await _identify(request)
+    if request.method not in SAFE and (g.user is None or g.user.by_session):
+        await _require_own_form()
+    if request.endpoint in _PUBLIC:
+        return None
+    return await _refusal()
+
+
+async def _refusal() -> Response | None:
+    if g.user is None:
+        return await _ask_who()
+    if not g.user.may(_needed_role()):
+        raise Forbidden(f"Your role is {g.user.role}; this needs {_needed_role()}.")
+    return None
+
+
+def _needed_role() -> Role:
+    view = current_app.view_functions[request.endpoint or ""]
+    default = Role.VIEWER if request.method in SAFE else Role.OPERATOR
+    role: Role = getattr(view, "needed_role", default)
+    return role
+
+
+async def _ask_who() -> Response:
+    if request.blueprint == "pages":
+        page = await render_template("sign_in.html", next=request.full_path.rstrip("?"))
+        return Response(page, 401)
+    wrong = "Authorization" in request.headers
+    detail = "This token is not valid (any more)." if wrong else "Send Authorization: Bearer TOKEN."
+    return await problems.answer(
+        401, "Unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}
+    )
+
+
+async def _identify(connection: Any) -> User | None:
+    scheme, _, secret = connection.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        token = await db.read(tokens.identify, secret.strip())
+        return _user(token, by_session=False)
+    if token_id := session.get("token"):
+        token = await db.read(tokens.by_id, token_id)
+        return _user(token, by_session=True)
+    return None
+
+
+def _user(token: Token | None, by_session: bool) -> User | None:
+    return User(token.id, token.name, token.role, by_session) if token else None
+
+
+async def _require_own_form() -> None:
+    """Raises Forbidden unless the browser and a signed token both say the form is ours."""
+    if request.blueprint != "pages":
+        if g.user is None:
+            return  # it will be asked who it is
+        raise Forbidden("A browser's session may only read the API: send a token.")
+    sent = (await request.form).get("csrf_token", "")
+    try:
+        nonce = _signer().loads(sent, max_age=_FORM_SECONDS)
+    except BadSignature:
+        nonce = ""
+    own = secrets.compare_digest(str(nonce), session.get("csrf", ""))
+    if not (nonce and own and is_same_origin(request.headers, request.host)):
+        raise Forbidden("This form is not from this console, or too old: load its page again.")
+
+
+def _signer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="csrf")
+
+
+async def _harden(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    if request.endpoint != "static":
+        response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,181 @@
+"""The console: pages for people, whole without JavaScript."""
+
+import json
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from quart import (
+    Blueprint,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from quart_schema import validate_querystring
+from sqlalchemy.orm import Session
+
+from quart_app import db, events, jobs, sms, tokens
+from quart_app.errors import Conflict, Invalid
+from quart_app.models import JobState, Message
+from quart_app.web import api, auth, schemas
+from quart_app.web.schemas import job_json
+
+blueprint = Blueprint("pages", __name__)
+
+_LOG_LINES = 2_000
+
+
+@blueprint.app_template_filter()
+def pretty(value: Any) -> str:
+    """JSON as people read it."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+@blueprint.get("/")
+async def home() -> Any:
+    return redirect(url_for("pages.index"))
+
+
+@blueprint.get("/jobs")
+@validate_querystring(schemas.Search)
+async def index(query_args: schemas.Search) -> Any:
+    found = await api.find(query_args)
+    more = {"state": query_args.state, "cursor": found[-1].id} if found else {}
+    full = len(found) == query_args.limit
+    return await render_template(
+        "jobs/index.html",
+        jobs=[job_json(job) for job in found],
+        state=query_args.state,
+        states=[state.value for state in JobState],
+        next=url_for("pages.index", **more) if full else None,
+    )
+
+
+@blueprint.get("/jobs/<job_id>")
+async def show(job_id: str) -> Any:
+    job, happened = await db.read(_job_and_events, job_id)
+    return await render_template(
+        "jobs/show.html",
+        job=job_json(job) | {"context": job.context},
+        events=happened[-_LOG_LINES:],
+        can_cancel=job.state not in events.TERMINAL,
+        can_retry=job.state in jobs.RETRYABLE,
+        frames_url=f"/ws/jobs/{job.id}",
+        after=happened[-1]["seq"] if happened else 0,
+    )
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+async def cancel(job_id: str) -> Any:
+    return await _change(jobs.cancel, job_id)
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+async def retry(job_id: str) -> Any:
+    return await _change(jobs.retry, job_id)
+
+
+@blueprint.get("/sms")
+async def new_sms() -> Any:
+    return await _sms_form({}, {})
+
+
+@blueprint.post("/sms")
+async def send_sms() -> Any:
+    """Now, as a job; or, with `send_at`, as a message that waits for its time."""
+    form = await request.form
+    values = {name: form.get(name, "").replace("\r\n", "\n") for name in ("to", "text", "send_at")}
+    try:
+        later = _local_time(values["send_at"])
+        job = await db.run(_accept_sms, values["to"], values["text"], later)
+    except Invalid as problem:
+        field = problem.field.removeprefix("kwargs.")
+        wrong = {field if field in values else "to": str(problem).partition(": ")[2]}
+        return await _sms_form(values, wrong), 422
+    if job is None:
+        await flash("The message will be sent when its time comes.", "done")
+        return redirect(url_for("pages.new_sms"))
+    return redirect(url_for("pages.show", job_id=job.id))
+
+
+@blueprint.route("/sign-in", methods=["GET", "POST"])
+async def sign_in() -> Any:
+    if request.method == "GET":
+        return await render_template("sign_in.html", next=request.args.get("next"))
+    form = await request.form
+    token = await db.read(tokens.identify, form.get("token", "").strip())
+    if token is None:
+        wrong = "This token is not valid (any more)."
+        return await render_template("sign_in.html", error=wrong, next=form.get("next")), 401
+    auth.sign_in(token)
+    return redirect(_local_path(form.get("next")))
+
+
+@blueprint.get("/sign-in/<code>")
+async def sign_in_by_link(code: str) -> Any:
+    token = await db.run(tokens.redeem_link, code)
+    if token is None:
+        wrong = "This link was used already, or is too old: use a token."
+        return await render_template("sign_in.html", error=wrong), 401
+    auth.sign_in(token)
+    return redirect(url_for("pages.index"))
+
+
+@blueprint.post("/sign-out")
+async def sign_out() -> Any:
+    session.clear()
+    return redirect(url_for("pages.sign_in"))
+
+
+async def _change(verb: Any, job_id: str) -> Any:
+    try:
+        await db.run(verb, job_id)
+    except Conflict as problem:
+        await flash(str(problem), "wrong")
+    return redirect(url_for("pages.show", job_id=job_id))
+
+
+def _job_and_events(session: Session, job_id: str) -> Any:
+    return jobs.get(session, job_id), events.since(session, job_id)
+
+
+async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:
+    zone = current_app.config["CELERY_TIMEZONE"]
+    recent = await db.read(_recent)
+    return await render_template(
+        "sms/form.html", values=values, errors=errors, messages=recent, timezone=zone
+    )
+
+
+def _recent(session: Session) -> list[Message]:
+    return sms.recent(session)
+
+
+def _accept_sms(session: Session, to: str, text: str, later: datetime | None) -> Any:
+    job = jobs.NewJob(task="tasks.background.async_send_sms", kwargs={"to": to, "text": text})
+    if later is None:
+        return jobs.submit_many(session, [job])[0]
+    _, checked = jobs.task_named(job.task).check((), job.kwargs)
+    sms.schedule(session, checked["to"], checked["text"], later)
+    return None
+
+
+def _local_time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        local = datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid("send_at", "expected a date and a time") from None
+    return local.replace(tzinfo=local.tzinfo or ZoneInfo(current_app.config["CELERY_TIMEZONE"]))
+
+
+def _local_path(wanted: str | None) -> str:
+    """Where to go after signing in: a path of ours, never another site."""
+    if wanted and wanted.startswith("/") and not wanted.startswith(("//", "/\\")):
+        return wanted
+    return url_for("pages.index")

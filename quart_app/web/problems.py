@@ -1,0 +1,84 @@
+"""Errors as callers see them: problem+json (RFC 9457) for programs, a page for people."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+from quart import Quart, Response, current_app, render_template, request
+from quart_schema import RequestSchemaValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from quart_app.errors import Full, Invalid, Problem
+
+_RETRY_AFTER = {"Retry-After": "2"}
+
+logger = logging.getLogger(__name__)
+
+
+def init_app(app: Quart) -> None:
+    app.register_error_handler(Problem, _domain)
+    app.register_error_handler(RequestSchemaValidationError, _invalid)
+    app.register_error_handler(HTTPException, _http)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.register_error_handler(away, _database_away)
+    app.register_error_handler(Exception, _unexpected)
+
+
+async def answer(status: int, title: str, detail: str, **more: Any) -> Response:
+    """`more` becomes members of the problem, `headers` apart."""
+    headers = more.pop("headers", {})
+    if _for_people():
+        page = await render_template("error.html", status=status, title=title, detail=detail)
+        return Response(page, status, headers)
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    text = current_app.json.dumps(body)
+    return Response(text, status, headers, content_type="application/problem+json")
+
+
+def _for_people() -> bool:
+    accepted = request.accept_mimetypes
+    is_page = request.blueprint == "pages" or request.endpoint is None
+    return is_page and accepted.accept_html and accepted["text/html"] > accepted["application/json"]
+
+
+async def _domain(error: Problem) -> Response:
+    more: dict[str, Any] = {"field": error.field} if isinstance(error, Invalid) else {}
+    if isinstance(error, Full):
+        more["headers"] = _RETRY_AFTER
+    return await answer(error.status, error.title, str(error), **more)
+
+
+async def _invalid(error: RequestSchemaValidationError) -> Response:
+    cause = error.validation_error
+    if not isinstance(cause, ValidationError):
+        detail = "body: expected a JSON object with Content-Type: application/json"
+        return await answer(400, "Bad Request", detail, field="body")
+    first = cause.errors(include_url=False, include_context=False)[0]
+    field = ".".join(map(str, first["loc"])) or "body"
+    message = first["msg"].removeprefix("Value error, ")
+    return await answer(422, "Invalid input", f"{field}: {message}", field=field)
+
+
+async def _http(error: HTTPException) -> Response:
+    if error.response is not None:  # a redirect, or an answer made by hand
+        return error.get_response()  # type: ignore[return-value]
+    status = error.code or 500
+    headers = {
+        name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")
+    }
+    return await answer(status, error.name, error.description or error.name, headers=headers)
+
+
+async def _database_away(error: Exception) -> Response:
+    logger.warning("The database did not answer: %s", type(error).__name__)
+    detail = "The database is not available; nothing was changed. Try again soon."
+    return await answer(503, "Service Unavailable", detail, headers=_RETRY_AFTER)
+
+
+async def _unexpected(error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return await answer(status, status.phrase, "Something went wrong here; it has been logged.")

@@ -1,0 +1,149 @@
+// Follows one job over its WebSocket and keeps the page in step; the page works without it too.
+
+import { renew } from "./renew.js";
+
+const FINAL = ["succeeded", "failed", "cancelled"];
+const REFUSED = { 4401: "signed out", 4403: "not allowed", 4404: "unknown job" };
+const LINES = 2000;
+const SILENCE = 60_000;
+const STEADY = 5_000;
+
+const find = (selector) => document.querySelector(selector);
+const { frames, after } = find("#job").dataset;
+const log = find("#log");
+const lines = find("#lines");
+const bar = find("#progress progress");
+
+let cursor = Number(after);
+let newestProgress = "";
+let waiting = [];
+let tries = 0;
+let socket, opened, watchdog, comeback, renewal;
+
+function connect() {
+  comeback = clearTimeout(comeback);
+  const url = new URL(frames, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.searchParams.set("after", cursor);
+  opened = Date.now();
+  socket = new WebSocket(url);
+  socket.onopen = () => say("live");
+  socket.onmessage = ({ data }) => received(JSON.parse(data));
+  socket.onclose = ({ code }) => closed(code);
+  watch();
+}
+
+function received(frame) {
+  watch();
+  apply(frame);
+}
+
+function watch() {
+  clearTimeout(watchdog);
+  watchdog = setTimeout(abandon, SILENCE);
+}
+
+// A dead connection may take minutes to say that it closed, so nobody waits for it.
+function abandon() {
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.close();
+  closed(1006);
+}
+
+function closed(code) {
+  clearTimeout(watchdog);
+  if (code === 1000) return say("ended");
+  if (code in REFUSED) return refused(code);
+  if (Date.now() - opened > STEADY) tries = 0;
+  say("reconnecting…");
+  // A restarting server has said so: the first return needs no pause, later ones do.
+  const pause = code === 1012 && tries === 0 ? 0 : 500 + Math.random() * Math.min(14_500, 500 * 2 ** tries);
+  tries += 1;
+  comeback = setTimeout(connect, pause);
+}
+
+function refused(code) {
+  say(REFUSED[code]);
+  if (code !== 4401) return;
+  const link = make("a", "Sign in");
+  link.href = `/sign-in?next=${encodeURIComponent(location.pathname)}`;
+  find("#connection").append(" ", link);
+}
+
+function say(text) {
+  const place = find("#connection");
+  place.className = text.replace("…", "");
+  place.textContent = text;
+}
+
+function apply(frame) {
+  if (frame.type === "progress") return showProgress(frame);
+  if (!(frame.seq > cursor)) return;
+  cursor = frame.seq;
+  if (frame.type === "state") showState(frame);
+  if (frame.type === "state" || frame.type === "log") addLine(frame);
+}
+
+function showState(frame) {
+  const badge = find("#job .now .badge");
+  badge.className = `badge ${frame.state}`;
+  badge.textContent = frame.state;
+  find("#progress").hidden = frame.state !== "running";
+  if (frame.state === "running") setTime("#started", frame.at);
+  if (FINAL.includes(frame.state)) setTime("#finished", frame.at);
+  showOutcome(frame);
+  clearTimeout(renewal);
+  renewal = setTimeout(renew, 200, "facts", "actions");
+}
+
+function showOutcome({ state, result, error }) {
+  const place = find("#outcome");
+  // That it was cancelled is said by its state and its last line.
+  place.hidden = state === "cancelled" || (error ?? result ?? null) === null;
+  place.querySelector("h2").textContent = error ? "Error" : "Result";
+  place.querySelector("pre").textContent = error ?? JSON.stringify(result, null, 2);
+}
+
+function showProgress({ at, current, total, message }) {
+  if (at < newestProgress) return;
+  newestProgress = at;
+  if (total) [bar.max, bar.value] = [total, current ?? 0];
+  else bar.removeAttribute("value");
+  find("#progress .amount").textContent = total ? `${current ?? 0} of ${total}` : "";
+  find("#progress .message").textContent = message ?? "";
+}
+
+function setTime(selector, at) {
+  const time = make("time", `${at.slice(0, 19).replace("T", " ")} `);
+  time.dateTime = at;
+  time.append(make("small", "UTC"));
+  find(selector).replaceChildren(time);
+}
+
+function addLine({ at, type, state, level, message, error }) {
+  const line = make("li", "", `${type} ${level ?? state}`);
+  const time = make("time", at.slice(11, 23));
+  time.dateTime = at;
+  line.append(time, " ", make("b", level ?? state), " ", make("span", message ?? error ?? ""));
+  if (waiting.push(line) === 1) requestAnimationFrame(flush);
+  if (waiting.length > LINES) waiting.shift();
+}
+
+// Once per painted frame: a burst of lines then costs one layout.
+function flush() {
+  const atBottom = log.scrollHeight - log.scrollTop - log.clientHeight < 8;
+  lines.append(...waiting.splice(0));
+  while (lines.childElementCount > LINES) lines.firstElementChild.remove();
+  if (atBottom) log.scrollTop = log.scrollHeight;
+}
+
+function make(tag, text, kind) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+log.scrollTop = log.scrollHeight;
+addEventListener("online", () => comeback && connect());
+connect();

@@ -1,0 +1,192 @@
+"""Every setting, read once from the environment and `.env`; the only place that looks there."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+from zoneinfo import ZoneInfo
+
+from celery.app import defaults
+from celery.schedules import crontab
+from environs import Env, EnvValidationError, ValidationError
+from marshmallow.validate import OneOf, Range
+
+BASE = Path(__file__).resolve().parent
+
+
+def socket_path(var: Path) -> Path:
+    """Where the embedded Redis of `var` listens: a private one of /tmp if the path is long."""
+    path = var / "valkey.sock"
+    if len(os.fsencode(path)) <= 100:
+        return path
+    digest = hashlib.sha256(os.fsencode(var)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"quartermaster-{os.getuid()}-{digest}" / "valkey.sock"
+
+
+def broker_url(redis_url: str) -> str:
+    """Celery's spelling of a redis-py URL: only unix sockets differ."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+def _expect(pattern: str, expected: str) -> Any:
+    def check(value: str) -> None:
+        if value and not re.match(pattern, value):
+            raise ValidationError(f"expected {expected}")
+
+    return check
+
+
+def _zone(value: str) -> None:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, KeyError):
+        raise ValidationError("expected an IANA time zone such as Asia/Shanghai") from None
+
+
+def _beat_schedule(entries: Any) -> dict[str, Any]:
+    """`{"name": {"task": …, "schedule": seconds or "* * * * *"}}` as Celery has it."""
+    try:
+        return {
+            name: entry | {"schedule": _when(entry["schedule"])} for name, entry in entries.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        expected = '{"name": {"task": "…", "schedule": seconds or "* * * * *"}}'
+        _wrong["CELERY_BEAT_SCHEDULE"] = [f"expected {expected}"]
+        return {}
+
+
+def _when(schedule: float | str) -> crontab | timedelta:
+    if isinstance(schedule, str):
+        return crontab.from_string(schedule)
+    return timedelta(seconds=schedule)
+
+
+def _from_environment() -> dict[str, Any]:
+    """Any other `CELERY_*` of the environment that Celery itself knows, in its type."""
+    options = dict(defaults.flatten(defaults.NAMESPACES))
+    found: dict[str, Any] = {}
+    for name, text in os.environ.items():
+        option = options.get(name.removeprefix("CELERY_").lower())
+        if not name.startswith("CELERY_") or name in globals() or option is None:
+            continue
+        try:
+            structured = option.type in ("dict", "list", "tuple", "any")
+            found[name] = json.loads(text) if structured else option.to_python(text)
+        except (TypeError, ValueError):
+            found[name] = None
+            _wrong[name] = [f"expected {'JSON' if structured else option.type}"]
+    return found
+
+
+def _one_line(name: str, messages: list[str]) -> str:
+    """The name, the value with its secrets masked, and what was expected."""
+    value = os.environ.get(name)
+    if value is None:
+        return f"{name}: {' '.join(messages)}"
+    if re.search("SECRET|PASSWORD|TOKEN|KEY|PROVIDER", name):
+        value = "***"
+    value = re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", value)
+    return f"{name} = {value!r}: {' '.join(messages)}"
+
+
+_wrong: dict[str, list[str]] = {}
+env = Env(eager=False)
+env.read_env(str(BASE / ".env"), recurse=False)
+
+# Where things are kept
+VAR_DIR = BASE / (env.path("VAR_DIR", Path("var")) or "var")
+DATABASE_URL: str = env.str(
+    "DATABASE_URL",
+    f"sqlite:///{VAR_DIR}/quartermaster.sqlite3",
+    validate=_expect(
+        r"(mysql|mariadb)(\+\w+)?://[^/]*/\w|sqlite(\+\w+)?:///[^:]",
+        "mysql://user:password@host/name or sqlite:///path",
+    ),
+)
+REDIS_URL: str = env.str(
+    "REDIS_URL",
+    f"unix://{quote(str(socket_path(VAR_DIR)))}",
+    validate=_expect(r"(rediss?|unix)://", "redis://, rediss:// or unix://"),
+)
+CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", None) or broker_url(REDIS_URL or "")
+#: True when nothing names a Redis: `up` then starts one that nobody else reaches.
+EMBEDDED_REDIS = not (os.environ.get("REDIS_URL") or os.environ.get("CELERY_BROKER_URL"))
+ALLOW_DIRECT_CALLS = env.bool("ALLOW_DIRECT_CALLS", EMBEDDED_REDIS)
+
+# The web
+SECRET_KEY: str | None = env.str("SECRET_KEY", None)
+SESSION_BACKEND = env.str("SESSION_BACKEND", "cookie", validate=OneOf(["cookie", "redis"]))
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+MAX_CONTENT_LENGTH = 256 * 1024
+MAX_BATCH_CONTENT_LENGTH = 16 * 1024 * 1024
+BODY_TIMEOUT = 15
+
+# Jobs
+MAX_QUEUE_DEPTH = env.int("MAX_QUEUE_DEPTH", 100_000, validate=Range(min=1))
+#: Seconds a worker may be silent before its job is given to another.
+JOB_LEASE = env.float("JOB_LEASE", 15.0, validate=Range(min=1))
+#: Seconds the broker has to take a message before the relay tries again.
+PUBLISH_TIMEOUT = env.float("PUBLISH_TIMEOUT", 1.0, validate=Range(min=0.01))
+
+# SMS
+SMS_PROVIDER = env.str(
+    "SMS_PROVIDER",
+    "console",
+    validate=_expect(r"console$|[A-Za-z0-9+]+://", "console or a URL such as twilio://…"),
+)
+SMS_DEFAULT_REGION = env.str(
+    "SMS_DEFAULT_REGION", "CN", validate=_expect(r"[A-Z]{2}$", "a region such as CN, DE or US")
+)
+
+# Celery: every key of these reaches it, and no other
+CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", None)
+CELERY_TASK_SERIALIZER = env.str("CELERY_TASK_SERIALIZER", "json", validate=OneOf(["json"]))
+CELERY_RESULT_SERIALIZER = env.str("CELERY_RESULT_SERIALIZER", "json", validate=OneOf(["json"]))
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TIMEZONE = env.str("CELERY_TIMEZONE", "Asia/Shanghai", validate=_zone)
+CELERY_ENABLE_UTC = env.bool("CELERY_ENABLE_UTC", True)
+CELERY_IMPORTS = tuple(env.list("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"]) or ())
+CELERY_TASK_QUEUES = {
+    name: {"exchange": name, "routing_key": name}
+    for name in env.list("CELERY_TASK_QUEUES", ["celery"]) or ["celery"]
+}
+CELERY_TASK_TIME_LIMIT = env.int("CELERY_TASK_TIME_LIMIT", 3600, validate=Range(min=1))
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 0}
+CELERY_WORKER_CONCURRENCY = env.int("CELERY_WORKER_CONCURRENCY", None, validate=Range(min=1))
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_TRANSPORT_OPTIONS = env.json(
+    "CELERY_BROKER_TRANSPORT_OPTIONS",
+    {"socket_connect_timeout": 2, "socket_timeout": 5}
+    if CELERY_BROKER_URL.startswith("redis")
+    else {},
+)
+CELERY_BEAT_SCHEDULER = "tasks.beat:Scheduler"
+CELERY_BEAT_SCHEDULE = _beat_schedule(
+    env.json(
+        "CELERY_BEAT_SCHEDULE",
+        {"tasks": {"task": "tasks.scheduler.send_sms", "schedule": "*/1 * * * *", "args": ()}},
+    )
+)
+globals().update(_from_environment())
+
+if not SECRET_KEY and not (DATABASE_URL or "sqlite").startswith("sqlite"):
+    _wrong["SECRET_KEY"] = ["expected a long random text: several machines may share a database"]
+try:
+    env.seal()
+except EnvValidationError as error:
+    _wrong.update(error.error_messages)  # type: ignore[arg-type]  # a mapping from seal()
+if _wrong:
+    sys.exit("\n".join(_one_line(name, messages) for name, messages in sorted(_wrong.items())))

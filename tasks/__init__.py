@@ -1,0 +1,1 @@
+"""The tasks, and Celery's way in: `celery -A tasks worker`, `celery -A tasks beat`."""

@@ -1,0 +1,8 @@
+"""What `celery -A tasks` loads: the Celery application of the Quart application."""
+
+from quart_app.app import create_app
+from tasks import node
+
+quart_app = create_app()
+app = quart_app.extensions["celery"]
+node.prepare(app)

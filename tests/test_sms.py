@@ -1,0 +1,462 @@
+"""SMS: numbers, segments, providers against a real HTTP endpoint, and the rows of messages."""
+
+import json
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from apprise.plugins.twilio import NotifyTwilio
+from pydantic import TypeAdapter, ValidationError
+from quart import Quart
+from sqlalchemy.orm import Session
+
+from quart_app import db, sms
+from quart_app.errors import Conflict
+from quart_app.models import Base, Message, MessageState
+
+# Apprise imports it before Python 3.13.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+TO = "+8613800138000"
+TEXT = "您好, 王女士 👩🏽‍🚀 – 10% €"
+WAITING, SENDING, SENT = MessageState.WAITING, MessageState.SENDING, MessageState.SENT
+FAILED, UNKNOWN = MessageState.FAILED, MessageState.UNKNOWN
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        endpoint: Any = self.server
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        endpoint.received.append((self.path, dict(self.headers), body))
+        endpoint.behaviour(self)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class Endpoint(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.received: list[tuple[str, dict[str, str], bytes]] = []
+        self.behaviour: Callable[[Answer], None] = answers(200)
+        self.released = threading.Event()
+        self.address = f"127.0.0.1:{self.server_port}"
+
+
+def answers(status: int, **headers: str) -> Callable[[Answer], None]:
+    def behave(request: Answer) -> None:
+        request.send_response(status)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+
+    return behave
+
+
+def hangs(request: Answer) -> None:
+    endpoint: Any = request.server
+    endpoint.released.wait(10)
+
+
+def resets(request: Answer) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """An address where nobody listens, and nobody else can begin to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    database = db.Database(f"sqlite:///{tmp_path}/messages.sqlite3")
+    Base.metadata.create_all(database.engine)
+    with database.session() as session:
+        yield session
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("+8613800138000", TO),
+        ("138 0013 8000", TO),
+        ("0086 138-0013-8000", TO),
+        ("＋８６（１３８）００１３８０００", TO),
+        ("\u202d+86\xa0138\u20110013\u20118000\u202c", TO),
+        ("+1 (201) 555-0123", "+12015550123"),
+        ("+290 12345", "+29012345"),
+        ("+49 170 123456789012", "+49170123456789012"),
+        ("+39 06 12345678", "+390612345678"),
+    ],
+)
+def test_a_number_is_read_however_it_is_written(text: str, number: str) -> None:
+    assert sms.parse_number(text, "CN") == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "+", "110", "+86", "+1201555", "hello", "1-800-FLOWERS", "+8613800138000 x5",
+        "+86138#5", "+8613800138000;isub=1", "+8613800138000,+8613800138001", "+999 123456789",
+        "+86138001380001234567", "+8613800138000\0", "+8613800138000\n", "+86\x1b13800138000",
+        "+8613800138000\ud800", "+" + "8" * 1_000_000, "tel:+8613800138000",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_number_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected a phone number such as \+8613800138000$"):
+        sms.parse_number(text, "CN")
+
+
+async def test_a_number_without_country_code_is_of_the_applications_region() -> None:
+    app = Quart(__name__)
+    app.config["SMS_DEFAULT_REGION"] = "DE"
+    async with app.app_context():
+        assert TypeAdapter(sms.Number).validate_python("0170 1234567") == "+491701234567"
+
+
+def test_outside_an_application_a_number_needs_its_country_code() -> None:
+    number = TypeAdapter(sms.Number)
+    assert number.validate_python("+86 138 0013 8000") == TO
+    with pytest.raises(ValidationError, match="expected a phone number such as"):
+        number.validate_python("13800138000")
+
+
+def test_numbers_and_texts_describe_themselves_in_json_schema() -> None:
+    number, text = TypeAdapter(sms.Number).json_schema(), TypeAdapter(sms.Text).json_schema()
+    assert number["type"] == text["type"] == "string"
+    assert (number["examples"], number["maxLength"]) == ([TO], 40)
+    assert (text["minLength"], text["maxLength"]) == (1, 1600)
+    assert number["description"]
+    assert text["description"]
+
+
+@pytest.mark.parametrize("text", ["a", TEXT, "字" * 1600, " \n.", "👋" * 1600])
+def test_a_text_may_be_anything_of_up_to_1600_characters(text: str) -> None:
+    assert TypeAdapter(sms.Text).validate_python(text) == text
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t\u3000", "a" * 1601, "a\0b", "a\ud800", 5, None])
+def test_a_text_that_is_blank_too_long_or_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(sms.Text).validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "units", "count", "left"),
+    [
+        ("", "GSM-7", 0, 0, 160),
+        ("a", "GSM-7", 1, 1, 159),
+        ("é\n\r@ΔÇ_'", "GSM-7", 8, 1, 152),
+        ("a" * 160, "GSM-7", 160, 1, 0),
+        ("a" * 161, "GSM-7", 161, 2, 145),
+        ("a" * 306, "GSM-7", 306, 2, 0),
+        ("a" * 307, "GSM-7", 307, 3, 152),
+        ("€\f^{}\\[~]|", "GSM-7", 20, 1, 140),
+        ("€" * 80, "GSM-7", 160, 1, 0),
+        ("a" * 159 + "€", "GSM-7", 161, 2, 145),
+        ("a" * 152 + "€" + "a" * 152, "GSM-7", 306, 3, 152),
+        ("€" * 153, "GSM-7", 306, 3, 151),
+        ("`", "UCS-2", 1, 1, 69),
+        ("ç", "UCS-2", 1, 1, 69),
+        ("a\t", "UCS-2", 2, 1, 68),
+        ("字" * 70, "UCS-2", 70, 1, 0),
+        ("字" * 71, "UCS-2", 71, 2, 63),
+        ("字" * 134, "UCS-2", 134, 2, 0),
+        ("👋", "UCS-2", 2, 1, 68),
+        ("👋" * 35, "UCS-2", 70, 1, 0),
+        ("👋" * 36, "UCS-2", 72, 2, 61),
+        ("字" * 66 + "👋" + "字" * 66, "UCS-2", 134, 3, 66),
+        ("字" * 65 + "👋" + "字" * 67, "UCS-2", 134, 2, 0),
+        ("字" * 66 + "€" + "字" * 67, "UCS-2", 134, 2, 0),
+    ],
+)
+def test_segments(text: str, encoding: str, units: int, count: int, left: int) -> None:
+    found = sms.segments(text)
+    assert (found.encoding, found.units, found.count, found.left) == (encoding, units, count, left)
+
+
+def test_the_gsm_alphabet_is_whole() -> None:
+    gsm = [chr(n) for n in range(0x10000) if sms.segments(chr(n)).encoding == "GSM-7"]
+    assert len(gsm) == 127 + 10
+
+
+def test_the_console_logs_a_masked_number_and_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    sms.provider("console").send(TO, "the secret code is 4711", "ref-1")
+    assert "+86138*****000" in caplog.text
+    assert "ref-1" in caplog.text
+    assert "4711" not in caplog.text
+    assert TO not in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_even_the_shortest_number_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    sms.Console().send("+29012345", "hello", "ref-1")
+    assert "+29***345" in caplog.text
+
+
+def test_json_gets_to_text_and_reference_once_and_intact(endpoint: Endpoint) -> None:
+    gateway = sms.provider(f"json://{endpoint.address}/send/sms")
+    gateway.send(TO, TEXT, "ref-1")
+    [(path, _, body)] = endpoint.received
+    assert gateway.name == "json"
+    assert path == "/send/sms"
+    assert json.loads(body) == {"to": TO, "text": TEXT, "reference": "ref-1"}
+
+
+def test_form_gets_to_text_and_reference_once_and_intact(endpoint: Endpoint) -> None:
+    sms.provider(f"form://{endpoint.address}/send").send(TO, TEXT, "ref-1")
+    [(_, _, body)] = endpoint.received
+    assert parse_qs(body.decode()) == {"to": [TO], "text": [TEXT], "reference": ["ref-1"]}
+
+
+@pytest.mark.parametrize("scheme", ["json", "form"])
+def test_the_url_renames_drops_and_adds_fields(endpoint: Endpoint, scheme: str) -> None:
+    query = ":to=phone&:message=message&:reference=&:sender=Me&%2BX-Key=k&-key=q"
+    sms.provider(f"{scheme}://{endpoint.address}/?{query}").send(TO, TEXT, "ref-1")
+    [(path, headers, body)] = endpoint.received
+    fields = json.loads(body) if scheme == "json" else dict(parse_qs(body.decode()))
+    one = (lambda value: value) if scheme == "json" else (lambda value: [value])
+    assert fields == {"phone": one(TO), "message": one(TEXT), "sender": one("Me")}
+    assert (path, headers["X-Key"]) == ("/?key=q", "k")
+
+
+def test_a_long_text_is_one_request_even_if_the_url_asks_to_split_it(endpoint: Endpoint) -> None:
+    query = "overflow=split&retry=3&wait=0.01&format=markdown&emojis=yes"
+    text = "*:smile:* <b> & 字\n" * 80
+    sms.provider(f"json://{endpoint.address}/?{query}").send(TO, text, "ref-1")
+    [(_, _, body)] = endpoint.received
+    assert json.loads(body)["text"].rstrip() == text.rstrip()
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503, 599])
+def test_an_answer_that_says_no_is_a_refusal(endpoint: Endpoint, status: int) -> None:
+    endpoint.behaviour = answers(status)
+    with pytest.raises(sms.Refused, match=f"answered HTTP {status}"):
+        sms.Gateway(f"json://{endpoint.address}/?retry=2").send(TO, TEXT, "ref-1")
+    assert len(endpoint.received) == 1
+
+
+@pytest.mark.parametrize("status", [502, 504, 302, 307])
+def test_an_answer_of_something_in_between_leaves_the_outcome_unknown(
+    endpoint: Endpoint, status: int
+) -> None:
+    endpoint.behaviour = answers(status, Location="/elsewhere")
+    with pytest.raises(sms.OutcomeUnknown, match=f"answered HTTP {status}"):
+        sms.Gateway(f"json://{endpoint.address}/?redirect=yes").send(TO, TEXT, "ref-1")
+    assert len(endpoint.received) == 1
+
+
+@pytest.mark.parametrize("query", ["", "?rto=0.1&cto=0.1"])
+def test_no_answer_in_time_leaves_the_outcome_unknown(endpoint: Endpoint, query: str) -> None:
+    endpoint.behaviour = hangs
+    gateway = sms.Gateway(f"json://{endpoint.address}/{query}", timeout=0.2)
+    with pytest.raises(sms.OutcomeUnknown, match="did not answer in time"):
+        gateway.send(TO, TEXT, "ref-1")
+    assert len(endpoint.received) == 1
+
+
+def test_a_connection_reset_midway_leaves_the_outcome_unknown(endpoint: Endpoint) -> None:
+    endpoint.behaviour = resets
+    with pytest.raises(sms.OutcomeUnknown, match="the connection broke"):
+        sms.Gateway(f"json://{endpoint.address}/").send(TO, TEXT, "ref-1")
+    assert len(endpoint.received) == 1
+
+
+def test_a_closed_port_is_not_reached(closed: str) -> None:
+    with pytest.raises(sms.NotReached, match="no connection"):
+        sms.Gateway(f"json://{closed}/").send(TO, TEXT, "ref-1")
+
+
+def test_a_name_that_does_not_exist_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*args: Any, **kwargs: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(sms.NotReached, match="host name is not known"):
+        sms.Gateway("json://nowhere.invalid/").send(TO, TEXT, "ref-1")
+
+
+TWILIO = "twilio://AC" + "0" * 32 + ":c0ffee@+12015550100"
+
+
+@pytest.fixture
+def twilio(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """Apprise's Twilio plugin, its service on loopback."""
+    endpoint.behaviour = answers(201)
+    monkeypatch.setattr(NotifyTwilio, "notify_sms_url", f"http://{endpoint.address}/{{sid}}")
+    return endpoint
+
+
+@pytest.mark.parametrize("target", ["", "/", "/+12015550199/+12015550198", "?to=12015550199"])
+def test_twilio_writes_to_the_number_alone(twilio: Endpoint, target: str) -> None:
+    gateway = sms.provider(TWILIO + target)
+    gateway.send(TO, TEXT, "ref-1")
+    [(_, _, body)] = twilio.received
+    assert gateway.name == "twilio"
+    assert parse_qs(body.decode()) == {"From": ["+12015550100"], "To": [TO], "Body": [TEXT]}
+
+
+def test_a_number_that_a_service_drops_is_refused_and_goes_to_nobody(twilio: Endpoint) -> None:
+    with pytest.raises(sms.Refused, match=r"does not take numbers such as \+29\*\*\*345"):
+        sms.Gateway(TWILIO).send("+29012345", TEXT, "ref-1")
+    assert twilio.received == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "s3cret", "s3cret://key", "twilio://s3cret", "twilio://s3cret:s3cret@nobody",
+        "json://", "json://user:s3cret@", "slack://T1JJ3T3L2/A1BRTD4JD/s3cretdnlazkcOXrIdevi7",
+        "mailto://user:s3cret@example.com", "discord://4174216298/s3cret", "xml://u:s3cret@h",
+    ],
+)  # fmt: skip
+def test_a_url_that_cannot_be_used_is_refused_without_its_credentials(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1)
+    with pytest.raises(ValueError, match="expected console, json://") as refusal:
+        sms.provider(url)
+    assert "s3cret" not in repr(refusal.value) + caplog.text
+    assert refusal.value.__context__ is None
+
+
+@pytest.mark.parametrize("behaviour", [answers(200), answers(401), answers(502), hangs, resets])
+def test_credentials_are_in_no_log_error_or_repr(
+    endpoint: Endpoint, behaviour: Callable[[Answer], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1)
+    endpoint.behaviour = behaviour
+    query = "%2BX-Key=s3cret&-key=s3cret&:key=s3cret"
+    gateway = sms.Gateway(f"json://u:s3cret@{endpoint.address}/s3cret?{query}", timeout=0.2)
+    error = outcome(gateway)
+    assert "s3cret" in str(endpoint.received)
+    assert "s3cret" not in caplog.text + repr(gateway) + repr(error)
+    assert error is None or (error.__context__, error.__cause__) == (None, None)
+
+
+def outcome(gateway: sms.Gateway) -> Exception | None:
+    try:
+        gateway.send(TO, TEXT, "ref-1")
+    except (sms.Refused, sms.NotReached, sms.OutcomeUnknown) as error:
+        return error
+    return None
+
+
+def test_messages_sent_at_the_same_time_keep_their_own_outcome(endpoint: Endpoint) -> None:
+    endpoint.behaviour = lambda request: answers(int(request.path[1:]))(request)
+    gateways = [sms.Gateway(f"json://{endpoint.address}/{n}") for n in (200, 400, 502) * 4]
+    with ThreadPoolExecutor(12) as threads:
+        found = [type(error) for error in threads.map(outcome, gateways)]
+    assert found == [type(None), sms.Refused, sms.OutcomeUnknown] * 4
+
+
+def test_a_job_makes_its_message_and_marks_it_before_it_is_sent(session: Session) -> None:
+    message, go = sms.begin(session, "job-1", TO, TEXT, provider="twilio")
+    assert go
+    assert (message.state, message.to, message.text) == (SENDING, TO, TEXT)
+    assert (message.job_id, message.provider, message.sent_at) == ("job-1", "twilio", None)
+    assert abs(message.created_at - datetime.now(UTC)) < timedelta(seconds=10)
+
+
+def test_what_the_provider_took_is_recorded_with_its_time(session: Session) -> None:
+    message, _ = sms.begin(session, "job-1", TO, TEXT)
+    sms.record(session, message.id, SENT)
+    session.refresh(message)
+    assert message.state == SENT
+    assert message.sent_at is not None
+    assert message.sent_at >= message.created_at
+
+
+@pytest.mark.parametrize("state", [FAILED, UNKNOWN])
+def test_what_it_refused_or_left_open_is_recorded_with_the_reason(
+    session: Session, state: MessageState
+) -> None:
+    message, _ = sms.begin(session, "job-1", TO, TEXT)
+    sms.record(session, message.id, state, "it answered HTTP 400")
+    session.refresh(message)
+    assert (message.state, message.error) == (state, "it answered HTTP 400")
+    assert message.sent_at is None
+
+
+@pytest.mark.parametrize("state", [SENT, FAILED, UNKNOWN])
+def test_a_message_that_has_its_end_is_not_sent_again(
+    session: Session, state: MessageState
+) -> None:
+    first, _ = sms.begin(session, "job-1", TO, TEXT)
+    sms.record(session, first.id, state)
+    again, go = sms.begin(session, "job-1", TO, TEXT)
+    assert (again.id, again.state, go) == (first.id, state, False)
+
+
+def test_a_message_whose_attempt_died_within_the_call_becomes_unknown(session: Session) -> None:
+    first, _ = sms.begin(session, "job-1", TO, TEXT)
+    again, go = sms.begin(session, "job-1", TO, TEXT)
+    assert (again.id, again.state, go) == (first.id, UNKNOWN, False)
+    assert again.error is not None
+    with pytest.raises(Conflict, match="cannot become sent"):
+        sms.record(session, first.id, SENT)
+
+
+def test_a_message_that_was_not_reached_is_tried_again(session: Session) -> None:
+    first, _ = sms.begin(session, "job-1", TO, TEXT)
+    sms.record(session, first.id, WAITING, "no connection")
+    assert sms.due(session) == []
+    again, go = sms.begin(session, "job-1", TO, TEXT)
+    assert (again.id, again.state, go) == (first.id, SENDING, True)
+
+
+def test_an_unknown_message_cannot_be_recorded(session: Session) -> None:
+    with pytest.raises(Conflict):
+        sms.record(session, "no-such-id", SENT)
+
+
+def test_messages_are_due_when_their_time_has_come_oldest_first(session: Session) -> None:
+    now = datetime.now(UTC)
+    late, early = (sms.schedule(session, TO, TEXT, now - timedelta(minutes=m)) for m in (1, 2))
+    sms.schedule(session, TO, TEXT, now + timedelta(minutes=1))
+    sms.begin(session, "job-1", TO, TEXT)
+    assert sms.due(session) == [early, late]
+    assert sms.due(session, limit=1) == [early]
+
+
+def test_a_due_message_is_sent_by_the_job_that_was_made_for_it(session: Session) -> None:
+    message = sms.schedule(session, TO, TEXT, datetime.now(UTC))
+    assert (message.state, message.job_id) == (WAITING, None)
+    message.job_id = "job-1"
+    assert sms.due(session) == []
+    assert sms.begin(session, "job-1", TO, TEXT, provider="console") == (message, True)
+    assert (message.state, message.provider) == (SENDING, "console")
+
+
+def test_the_recent_messages_come_newest_first(session: Session) -> None:
+    made: list[Message] = [sms.begin(session, f"job-{n}", TO, TEXT)[0] for n in range(5)]
+    assert sms.recent(session, limit=3) == made[:1:-1]
+    assert len(sms.recent(session)) == 5
