@@ -1,0 +1,153 @@
+"""Every test that takes `place` runs twice: on SQLite with the embedded Redis, and on MariaDB."""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quart import Quart
+from quart.typing import TestClientProtocol
+from redis import Redis
+from sqlalchemy import delete
+
+from quart_app import migrations, tokens
+from quart_app.app import create_app
+from quart_app.models import Base, Node, Role
+from settings import broker_url
+from tests import real
+
+STRICT = bool(os.environ.get("QM_TEST_STRICT"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database and a Redis for the tests, and the folder of an instance."""
+
+    name: str
+    var: Path
+    database_url: str
+    redis_url: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of a process that works here."""
+        place = {
+            "VAR_DIR": str(self.var),
+            "SECRET_KEY": "a secret of the tests",
+            "DATABASE_URL": self.database_url,
+            "CELERY_IMPORTS": real.TASKS,
+            "ALLOW_DIRECT_CALLS": "true",
+        }
+        return place | ({} if self.name == "sqlite" else {"REDIS_URL": self.redis_url})
+
+    def app(self, **config: Any) -> Quart:
+        place = {
+            "VAR_DIR": self.var,
+            "SECRET_KEY": "a secret of the tests",
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "CELERY_BROKER_URL": broker_url(self.redis_url),
+            "CELERY_IMPORTS": real.TASKS.split(","),
+            "ALLOW_DIRECT_CALLS": True,
+        }
+        return create_app(place | config)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "mariadb"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp(request.param)
+    start = _sqlite if request.param == "sqlite" else _mariadb
+    for found in start(folder):
+        migrations.upgrade(found.app().extensions["db"])
+        yield found
+
+
+def _sqlite(folder: Path) -> Iterator[Place]:
+    var = folder / "var"
+    with real.embedded_valkey(var) as url:
+        yield Place("sqlite", var, f"sqlite:///{var}/quartermaster.sqlite3", url)
+
+
+def _mariadb(folder: Path) -> Iterator[Place]:
+    given, server = os.environ.get("TEST_MYSQL_URL"), real.mariadbd()
+    if not (given or server):
+        missing("MariaDB: set TEST_MYSQL_URL or install mariadb-server")
+    with real.redis_server(folder) as redis_url:
+        if given:
+            yield Place("mariadb", folder, given, redis_url)
+        else:
+            with real.mariadb(server or "", folder) as url:
+                yield Place("mariadb", folder, url, redis_url)
+
+
+def missing(what: str) -> None:
+    """Skips for want of something; where all must be tested, fails."""
+    if STRICT:
+        pytest.fail(f"not found: {what}")
+    pytest.skip(what)
+
+
+@pytest.fixture
+def clean(place: Place) -> Place:
+    """The place, with nothing in its tables and its Redis."""
+    database = place.app().extensions["db"]
+    with database.session() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name != Node.__tablename__:
+                session.execute(delete(table))
+    database.engine.dispose()
+    with Redis.from_url(place.redis_url) as client:
+        client.flushall()
+    return place
+
+
+@pytest.fixture
+async def app(clean: Place) -> AsyncIterator[Quart]:
+    """The application as it serves, its relay and its listener running."""
+    app = clean.app()
+    async with app.test_app():
+        yield app
+
+
+@pytest.fixture
+def token(app: Quart) -> str:
+    return make_token(app, Role.OPERATOR)
+
+
+def make_token(app: Quart, role: Role) -> str:
+    with app.extensions["db"].session() as session:
+        return tokens.create(session, role.value, role)
+
+
+@pytest.fixture
+def client(app: Quart, token: str) -> TestClientProtocol:
+    """Speaks to the application as an operator."""
+    return Caller(app.test_client(), {"Authorization": f"Bearer {token}"})
+
+
+class Caller:
+    """A test client that sends the same headers with every request."""
+
+    def __init__(self, client: Any, headers: Mapping[str, str]) -> None:
+        self._client, self._headers = client, headers
+
+    def __getattr__(self, name: str) -> Any:
+        def call(path: str, **options: Any) -> Any:
+            headers = dict(self._headers) | dict(options.pop("headers", {}))
+            return getattr(self._client, name)(path, headers=headers, **options)
+
+        return call
+
+
+@pytest.fixture(scope="session")
+def worker(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A real worker, started as the study guide starts it; the file of its log."""
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    argv = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=2")
+    with real.process(argv, place.env, log):
+        real.until(lambda: " ready." in log.read_text(), 30)
+        yield log

@@ -1,0 +1,148 @@
+"""Real parts for the tests: servers and processes of their own, and waiting without sleeping."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pymysql
+from redis import Redis
+from redis.exceptions import RedisError
+
+from quart_app import valkey
+
+ROOT = Path(__file__).parents[1]
+TASKS = "tasks.scheduler,tasks.background,tests.sample_tasks"
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float = 20) -> T:
+    """What `condition` returns as soon as it is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        time.sleep(0.02)
+    return found
+
+
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 20) -> T:
+    """As `until`, for what has to be awaited."""
+    deadline = time.monotonic() + seconds
+    while not (found := await condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@contextmanager
+def process(
+    argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path = ROOT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own, its output in `log`; ended with the block."""
+    clean = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv, env=clean | env, cwd=cwd, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield child
+    finally:
+        end(child)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Asks the process to stop, and kills what is left of its group."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    child.wait()
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A Redis on a free port of loopback; its URL."""
+    server = shutil.which("redis-server") or str(valkey.find_server())
+    port = free_port()
+    argv = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with process(argv, {}, folder / "redis.log"):
+        url = f"redis://127.0.0.1:{port}/0"
+        until(lambda: answers(url))
+        yield url
+
+
+@contextmanager
+def embedded_valkey(var: Path) -> Iterator[str]:
+    """The Valkey that `up` would start in `var`; its URL."""
+    with valkey.lock(var), process(valkey.command(var), {}, var / "valkey.log"):
+        url = f"unix://{valkey.socket_path(var)}"
+        until(lambda: answers(url))
+        yield url
+
+
+def answers(url: str) -> bool:
+    with Redis.from_url(url, socket_timeout=1) as client:
+        try:
+            return bool(client.ping())
+        except (RedisError, OSError):
+            return False
+
+
+def mariadbd() -> str | None:
+    """A MariaDB or MySQL server program of this machine."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    return shutil.which("mariadbd", path=places) or shutil.which("mysqld", path=places)
+
+
+@contextmanager
+def mariadb(server: str, folder: Path) -> Iterator[str]:
+    """A MariaDB with a data folder of its own, on a free port; the URL of its database `test`."""
+    port, user = free_port(), ["--user=root"] if os.getuid() == 0 else []
+    data = ["--no-defaults", f"--datadir={folder}/data", *user]
+    subprocess.run(
+        ["mariadb-install-db", *data, "--auth-root-authentication-method=normal",
+         "--innodb-log-file-size=16M"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    address = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
+    with process([server, *data, *address], {}, folder / "mariadb.log"):
+        until(lambda: _sql(port, "CREATE DATABASE IF NOT EXISTS test CHARACTER SET utf8mb4"))
+        yield f"mysql://root@127.0.0.1:{port}/test"
+
+
+def _sql(port: int, statement: str) -> bool:
+    try:
+        with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
+            connection.cursor().execute(statement)
+    except pymysql.err.OperationalError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def python(module: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", module, *words]
+
+
+def _is_setting(name: str) -> bool:
+    known = ("DATABASE_URL", "REDIS_URL", "VAR_DIR", "SECRET_KEY", "SMS_PROVIDER", "ALLOWED_HOSTS")
+    return name in known or name.startswith("CELERY_")
