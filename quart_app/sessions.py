@@ -1,0 +1,124 @@
+"""Sessions kept in Redis: the browser holds nothing but a random id."""
+
+import hashlib
+import json
+import secrets
+from typing import Any
+
+import redis.asyncio
+from quart import Quart, Response
+from quart.sessions import SessionInterface, SessionMixin
+from quart.wrappers import BaseRequestWebsocket
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from quart_app.errors import Problem
+
+_KEY = "quartermaster:session:"
+_PATIENCE = 1.0
+
+
+class SessionsAway(Problem):
+    """Whoever needs a session has to wait; whoever sends a token does not."""
+
+    status = 503
+    title = "Service Unavailable"
+
+
+def init_app(app: Quart) -> None:
+    if app.config["SESSION_BACKEND"] == "redis":
+        interface = RedisSessions(app.config["REDIS_URL"])
+        app.session_interface = interface  # type: ignore[assignment]  # any interface will do
+        app.after_serving(interface.close)
+
+
+class RedisSession(dict[str, Any], SessionMixin):
+    """Emptied, it goes on under a new id: that is how signing in or out rotates it."""
+
+    def __init__(self, id_: str | None = None, values: dict[str, Any] | None = None) -> None:
+        super().__init__(values or {})
+        self.id: str | None = id_
+        self.former_id: str | None = None
+        self._kept = json.dumps(values or {}, sort_keys=True)
+
+    def clear(self) -> None:
+        super().clear()
+        self.former_id = self.former_id or self.id
+        self.id = None
+
+    @property
+    def is_changed(self) -> bool:
+        return json.dumps(self, sort_keys=True) != self._kept
+
+
+class AwaySession(RedisSession):
+    """Stands in while Redis is away; the first use says so."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise SessionsAway("Sessions are not available; nothing was changed. Try again soon.")
+
+    __getitem__ = __setitem__ = __contains__ = get = clear = _refuse
+
+
+class RedisSessions(SessionInterface):
+    """Keeps each session under the digest of its id, so that a look into Redis signs nobody in."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.asyncio.from_url(
+            url,
+            socket_timeout=_PATIENCE,
+            socket_connect_timeout=_PATIENCE,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> RedisSession:
+        id_ = request.cookies.get(self.get_cookie_name(app))
+        if not id_:
+            return RedisSession()
+        try:
+            found = await self._redis.get(_key(id_))
+        except (RedisError, OSError):
+            return AwaySession()
+        # An id that we do not know is not taken over from the browser.
+        return RedisSession(id_, json.loads(found)) if found else RedisSession()
+
+    async def save_session(
+        self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
+    ) -> None:
+        if not isinstance(session, RedisSession) or isinstance(session, AwaySession):
+            return
+        if response is None or not session.is_changed:
+            return
+        try:
+            await self._save(app, session, response)
+        except (RedisError, OSError):
+            raise SessionsAway("The session could not be kept. Try again soon.") from None
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _save(
+        self, app: Quart, session: RedisSession, response: Response | WerkzeugResponse
+    ) -> None:
+        name, path = self.get_cookie_name(app), self.get_cookie_path(app)
+        over = session.former_id or (None if session else session.id)
+        if over:
+            await self._redis.delete(_key(over))
+        if not session:
+            response.delete_cookie(name, path=path)
+            return
+        session.id = session.id or secrets.token_urlsafe(32)
+        seconds = int(app.permanent_session_lifetime.total_seconds())
+        await self._redis.set(_key(session.id), json.dumps(session), ex=seconds)
+        response.set_cookie(
+            name, session.id, max_age=seconds, path=path,
+            httponly=True,
+            secure=self.get_cookie_secure(app),
+            samesite=self.get_cookie_samesite(app) or "Lax",
+        )  # fmt: skip
+
+
+def _key(id_: str) -> str:
+    return _KEY + hashlib.sha256(id_.encode()).hexdigest()
