@@ -70,6 +70,8 @@ class Venv:  # lies beside run.py; `base` is the Python that it is made from
         if self.uv:
             make = [self.uv, "venv", "--python", self.base]
             pip = [self.uv, "pip", "install", "--python", self.python]
+            # pip always compiles; where Python keeps nothing, each start would do it all again.
+            pip += ["--compile-bytecode"] * sys.dont_write_bytecode
         tool = "sys" if self.uv else "pip"
         fresh = self.unfinished.exists() or version_of(self.python, tool) != self.version
         print(f"Setting up {self.folder.name} (about 20 s the first time) ...", file=sys.stderr)

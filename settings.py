@@ -38,6 +38,11 @@ def broker_url(redis_url: str) -> str:
     return f"redis+socket://{parts.path}?virtual_host={database}"
 
 
+def _text(name: str, default: str, **rules: Any) -> str:
+    """A text; empty counts as not given, as in a `.env` that lists every name."""
+    return env.str(name, default, **rules) or default
+
+
 def _expect(pattern: str, expected: str) -> Any:
     def check(value: str) -> None:
         if value and not re.match(pattern, value):
@@ -48,7 +53,7 @@ def _expect(pattern: str, expected: str) -> Any:
 
 def _zone(value: str) -> None:
     try:
-        ZoneInfo(value)
+        ZoneInfo(value or "UTC")
     except (ValueError, OSError, KeyError):
         raise ValidationError("expected an IANA time zone such as Asia/Shanghai") from None
 
@@ -65,10 +70,10 @@ def _beat_schedule(entries: Any) -> dict[str, Any]:
         return {}
 
 
-def _when(schedule: float | str) -> crontab | timedelta:
+def _when(schedule: Any) -> Any:
     if isinstance(schedule, str):
         return crontab.from_string(schedule)
-    return timedelta(seconds=schedule)
+    return timedelta(seconds=schedule) if isinstance(schedule, (int, float)) else schedule
 
 
 def _from_environment() -> dict[str, Any]:
@@ -91,12 +96,19 @@ def _from_environment() -> dict[str, Any]:
 def _one_line(name: str, messages: list[str]) -> str:
     """The name, the value with its secrets masked, and what was expected."""
     value = os.environ.get(name)
-    if value is None:
-        return f"{name}: {' '.join(messages)}"
+    shown = name if value is None else f"{name} = {_masked(name, value)!r}"
+    return f"{shown}: {' '.join(messages)}"
+
+
+def _masked(name: str, value: str) -> str:
+    """The value without its secrets, wherever a slip of the pen may have put them."""
     if re.search("SECRET|PASSWORD|TOKEN|KEY|PROVIDER", name):
-        value = "***"
-    value = re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", value)
-    return f"{name} = {value!r}: {' '.join(messages)}"
+        return "***"
+    if "@" in value:
+        value = re.sub(r"^(\w*).*@", r"\1://***@", value, flags=re.DOTALL)
+    else:
+        value = re.sub(r":(?!//).*", ":***", value, flags=re.DOTALL)
+    return re.sub(r"\?.*", "?***", value, flags=re.DOTALL)
 
 
 _wrong: dict[str, list[str]] = {}
@@ -104,28 +116,32 @@ env = Env(eager=False)
 env.read_env(str(BASE / ".env"), recurse=False)
 
 # Where things are kept
-VAR_DIR = BASE / (env.path("VAR_DIR", Path("var")) or "var")
-DATABASE_URL: str = env.str(
+VAR_DIR = BASE / _text("VAR_DIR", "var")
+DATABASE_URL = _text(
     "DATABASE_URL",
     f"sqlite:///{VAR_DIR}/quartermaster.sqlite3",
     validate=_expect(
-        r"(mysql|mariadb)(\+\w+)?://[^/]*/\w|sqlite(\+\w+)?:///[^:]",
+        r"(mysql|mariadb)(\+\w+)?://([^/]*@)?[^/:@]*(:\d+)?/\w|sqlite(\+\w+)?:///[^:]",
         "mysql://user:password@host/name or sqlite:///path",
     ),
 )
-REDIS_URL: str = env.str(
+REDIS_URL = _text(
     "REDIS_URL",
     f"unix://{quote(str(socket_path(VAR_DIR)))}",
     validate=_expect(r"(rediss?|unix)://", "redis://, rediss:// or unix://"),
 )
-CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", None) or broker_url(REDIS_URL or "")
+CELERY_BROKER_URL = _text(
+    "CELERY_BROKER_URL",
+    broker_url(REDIS_URL),
+    validate=_expect(r"[\w+]+://", "a URL such as redis://host:6379/0"),
+)
 #: True when nothing names a Redis: `up` then starts one that nobody else reaches.
 EMBEDDED_REDIS = not (os.environ.get("REDIS_URL") or os.environ.get("CELERY_BROKER_URL"))
 ALLOW_DIRECT_CALLS = env.bool("ALLOW_DIRECT_CALLS", EMBEDDED_REDIS)
 
 # The web
-SECRET_KEY: str | None = env.str("SECRET_KEY", None)
-SESSION_BACKEND = env.str("SESSION_BACKEND", "cookie", validate=OneOf(["cookie", "redis"]))
+SECRET_KEY: str | None = env.str("SECRET_KEY", None) or None
+SESSION_BACKEND = _text("SESSION_BACKEND", "cookie", validate=OneOf(["cookie", "redis"]))
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 MAX_CONTENT_LENGTH = 256 * 1024
 MAX_BATCH_CONTENT_LENGTH = 16 * 1024 * 1024
@@ -139,21 +155,21 @@ JOB_LEASE = env.float("JOB_LEASE", 15.0, validate=Range(min=1))
 PUBLISH_TIMEOUT = env.float("PUBLISH_TIMEOUT", 1.0, validate=Range(min=0.01))
 
 # SMS
-SMS_PROVIDER = env.str(
+SMS_PROVIDER = _text(
     "SMS_PROVIDER",
     "console",
     validate=_expect(r"console$|[A-Za-z0-9+]+://", "console or a URL such as twilio://…"),
 )
-SMS_DEFAULT_REGION = env.str(
+SMS_DEFAULT_REGION = _text(
     "SMS_DEFAULT_REGION", "CN", validate=_expect(r"[A-Z]{2}$", "a region such as CN, DE or US")
 )
 
 # Celery: every key of these reaches it, and no other
-CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", None)
-CELERY_TASK_SERIALIZER = env.str("CELERY_TASK_SERIALIZER", "json", validate=OneOf(["json"]))
-CELERY_RESULT_SERIALIZER = env.str("CELERY_RESULT_SERIALIZER", "json", validate=OneOf(["json"]))
+CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", None) or None
+CELERY_TASK_SERIALIZER = _text("CELERY_TASK_SERIALIZER", "json", validate=OneOf(["json"]))
+CELERY_RESULT_SERIALIZER = _text("CELERY_RESULT_SERIALIZER", "json", validate=OneOf(["json"]))
 CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TIMEZONE = env.str("CELERY_TIMEZONE", "Asia/Shanghai", validate=_zone)
+CELERY_TIMEZONE = _text("CELERY_TIMEZONE", "Asia/Shanghai", validate=_zone)
 CELERY_ENABLE_UTC = env.bool("CELERY_ENABLE_UTC", True)
 CELERY_IMPORTS = tuple(env.list("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"]) or ())
 CELERY_TASK_QUEUES = {
@@ -161,12 +177,14 @@ CELERY_TASK_QUEUES = {
     for name in env.list("CELERY_TASK_QUEUES", ["celery"]) or ["celery"]
 }
 CELERY_TASK_TIME_LIMIT = env.int("CELERY_TASK_TIME_LIMIT", 3600, validate=Range(min=1))
-CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 0}
+CELERY_TASK_IGNORE_RESULT = env.bool("CELERY_TASK_IGNORE_RESULT", True)
+CELERY_TASK_PUBLISH_RETRY_POLICY = env.json("CELERY_TASK_PUBLISH_RETRY_POLICY", {"max_retries": 0})
 CELERY_WORKER_CONCURRENCY = env.int("CELERY_WORKER_CONCURRENCY", None, validate=Range(min=1))
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_WORKER_PREFETCH_MULTIPLIER = env.int("CELERY_WORKER_PREFETCH_MULTIPLIER", 1)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = env.bool(
+    "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP", True
+)
+CELERY_BROKER_CONNECTION_MAX_RETRIES = env.int("CELERY_BROKER_CONNECTION_MAX_RETRIES", None)
 CELERY_BROKER_TRANSPORT_OPTIONS = env.json(
     "CELERY_BROKER_TRANSPORT_OPTIONS",
     {"socket_connect_timeout": 2, "socket_timeout": 5}
@@ -182,7 +200,7 @@ CELERY_BEAT_SCHEDULE = _beat_schedule(
 )
 globals().update(_from_environment())
 
-if not SECRET_KEY and not (DATABASE_URL or "sqlite").startswith("sqlite"):
+if not (SECRET_KEY or DATABASE_URL.startswith("sqlite")):
     _wrong["SECRET_KEY"] = ["expected a long random text: several machines may share a database"]
 try:
     env.seal()

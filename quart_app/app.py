@@ -38,9 +38,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
 
 def _kept_secret(var: Path) -> str:
     """Made once, and readable by its owner alone."""
-    var.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = var / "secret_key"
-    fresh = var / f".secret_key.{secrets.token_hex(8)}"
+    try:
+        var.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _made_once(path)
+    except OSError as error:
+        sys.exit(f"VAR_DIR = {str(var)!r}: expected a folder to write in ({error.strerror})")
+
+
+def _made_once(path: Path) -> str:
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     if not path.exists():
         fresh.touch(mode=0o600)
         fresh.write_text(secrets.token_urlsafe(48))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -55,12 +56,14 @@ class AppContextTask(Task):
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return in_app_context(self.app.quart_app, partial(self.perform, *args, **kwargs))
+        # A shared task that is called by its name in a module belongs to no application of ours.
+        owner = getattr(self.app, "quart_app", current_app)
+        return in_app_context(owner, partial(self.perform, *args, **kwargs))
 
     def perform(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the body to its end; called with the context pushed."""
+        """Runs the body to its end, or gives it to be awaited; called with the context pushed."""
         result = super().__call__(*args, **kwargs)
-        if asyncio.iscoroutine(result):
+        if asyncio.iscoroutine(result) and not _in_loop():
             return _thread.wait(result, contextvars.copy_context())
         return result
 
@@ -82,19 +85,47 @@ def in_app_context(app: Quart, body: Callable[[], T]) -> T:
         _thread.wait(app_context.pop(error), context)
 
 
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class _Loops(dict[int, asyncio.AbstractEventLoop]):
+    """By process, since a forked child shares the file descriptors of its parent's loop."""
+
+    def __del__(self) -> None:
+        if loop := self.get(os.getpid()):
+            loop.close()  # its thread has ended
+
+
 class _Thread(threading.local):
     """The event loop of one worker thread, kept from task to task: making one costs more."""
 
-    _loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self) -> None:
+        self._loops = _Loops()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or self._loop.is_closed():
-            self._loop = asyncio.new_event_loop()
-        return self._loop
+        loop = self._loops.get(os.getpid())
+        if loop is None:
+            loop = self._loops[os.getpid()] = asyncio.new_event_loop()
+        return loop
 
     def wait(self, work: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
-        return self.loop.run_until_complete(self.loop.create_task(work, context=context))
+        try:
+            return self.loop.run_until_complete(self.loop.create_task(work, context=context))
+        finally:
+            self._end_rest()
+
+    def _end_rest(self) -> None:
+        """What was started and never awaited, or broken off by a time limit, ends here."""
+        if rest := asyncio.all_tasks(self.loop):
+            for task in rest:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
 
 
 _thread = _Thread()

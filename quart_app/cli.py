@@ -1,20 +1,18 @@
 """The commands: up, serve, migrate, doctor, tokens."""
 
 import asyncio
-import socket
+import sys
 
 import click
 from quart import Quart
 from sqlalchemy.exc import DBAPIError
 
-from quart_app import health, migrations, tokens, up, valkey
-from quart_app.db import Database
+from quart_app import binding, health, migrations, tokens, up, valkey
 from quart_app.errors import Problem
 from quart_app.models import Role
 from quart_app.serve import serve
-from quart_app.supervisor import supervise
 
-_FIRST_TOKEN = "admin"  # noqa: S105 - its name
+_NOT_HERE = "up needs Linux or macOS: use WSL, or start the web, a worker and beat by hand."
 
 
 def init_app(app: Quart) -> None:
@@ -28,40 +26,14 @@ def _up(app: Quart) -> click.Command:
     @click.option("--workers", default=1, type=click.IntRange(1), help="Number of web processes.")
     @click.option("--concurrency", type=click.IntRange(1), help="Size of the Celery pool.")
     def command(bind: str, workers: int, concurrency: int | None) -> None:
+        if sys.platform == "win32":
+            raise click.ClickException(_NOT_HERE)
         try:
-            with valkey.lock(app.config["VAR_DIR"]), _bound(bind) as sock:
-                migrations.upgrade(app.extensions["db"])
-                greeting = _greeting(app.extensions["db"], up.address(sock))
-                parts = up.stages(app, sock, workers, concurrency)
-                code = asyncio.run(supervise(parts, on_ready=lambda: click.echo(greeting)))
-        except (valkey.Locked, valkey.ServerMissing) as error:
+            raise SystemExit(up.run(app, bind, workers, concurrency))
+        except (valkey.Locked, valkey.ServerMissing, binding.BadAddress) as error:
             raise click.ClickException(str(error)) from None
-        raise SystemExit(code)
 
     return _clear(command)
-
-
-def _bound(bind: str) -> socket.socket:
-    try:
-        return up.listen(bind)
-    except ValueError:
-        raise click.BadParameter(f"{bind!r}: expected HOST:PORT", param_hint="--bind") from None
-    except OSError as error:
-        raise click.ClickException(f"Cannot listen on {bind}: {error.strerror or error}") from None
-
-
-def _greeting(database: Database, address: str) -> str:
-    """What `up` prints when all is ready: the console, a link into it, and a first token."""
-    lines = [f"Quartermaster is ready: {address}/"]
-    with database.session() as session:
-        known = {token.name for token in tokens.everyone(session)}
-        secret = None if known else tokens.create(session, _FIRST_TOKEN, Role.ADMIN)
-        if secret or _FIRST_TOKEN in known:
-            code = tokens.make_link(session, _FIRST_TOKEN)
-            lines.append(f"Sign in, once and within 15 minutes: {address}/sign-in/{code}")
-    if secret:
-        lines.append(f"API token, shown only this time: {secret}")
-    return "\n".join(lines)
 
 
 def _serve(app: Quart) -> click.Command:
@@ -99,34 +71,46 @@ def _tokens(app: Quart) -> click.Command:
     def group() -> None:
         migrations.ensure(app.extensions["db"])
 
+    for command in (_create(app), _list(app), _revoke(app)):
+        group.add_command(_clear(command))
+    return _clear(group)
+
+
+def _create(app: Quart) -> click.Command:
     roles = click.Choice([role.value for role in Role])
 
-    @group.command("create", help="Make a token and show it, this once.")
+    @click.command("create", help="Make a token and show it, this once.")
     @click.argument("name")
     @click.option("--role", type=roles, default=Role.OPERATOR.value, show_default=True)
-    def create(name: str, role: str) -> None:
+    def command(name: str, role: str) -> None:
         with app.extensions["db"].session() as session:
             secret = tokens.create(session, name, Role(role))
         click.echo(f"Token {name!r} with the role {role}; it is not shown again:", err=True)
         click.echo(secret)
 
-    @group.command("list", help="Show who has a token, never the tokens themselves.")
-    def show() -> None:
+    return command
+
+
+def _list(app: Quart) -> click.Command:
+    @click.command("list", help="Show who has a token, never the tokens themselves.")
+    def command() -> None:
         with app.extensions["db"].session(reading=True) as session:
             for token in tokens.everyone(session):
                 made = token.created_at.strftime("%Y-%m-%d %H:%M")
                 click.echo(f"{token.name:<24} {token.role:<9} made {made} UTC")
 
-    @group.command("revoke", help="End a token at once.")
+    return command
+
+
+def _revoke(app: Quart) -> click.Command:
+    @click.command("revoke", help="End a token at once.")
     @click.argument("name")
-    def revoke(name: str) -> None:
+    def command(name: str) -> None:
         with app.extensions["db"].session() as session:
             tokens.revoke(session, name)
         click.echo(f"Token {name!r} is revoked.")
 
-    for command in (group, create, show, revoke):
-        _clear(command)
-    return group
+    return command
 
 
 def _clear(command: click.Command) -> click.Command:

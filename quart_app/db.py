@@ -56,9 +56,9 @@ async def read(verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwar
     return await get().read(verb, *args, **kwargs)
 
 
-def session() -> AbstractContextManager[Session]:
-    """One transaction for a worker, committed at its end."""
-    return get().session()
+def session(*, reading: bool = False) -> AbstractContextManager[Session]:
+    """One transaction for a worker, committed at its end; `reading` promises not to write."""
+    return get().session(reading=reading)
 
 
 def get() -> "Database":
@@ -198,6 +198,8 @@ def _prepare(engine: Engine) -> None:
 def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # transactions are begun by _sqlite_begin alone
     connection.create_function("utc_now", 1, _utc_now)
+    # SQLite's own knows no letters but a to z.
+    connection.create_function("lower", 1, _lower, deterministic=True)
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -207,6 +209,10 @@ def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
 def _utc_now(plus: int) -> str:
     time = datetime.now(UTC) + timedelta(microseconds=plus)
     return time.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _lower(text: str | None) -> str | None:
+    return text and text.lower()
 
 
 def _sqlite_begin(connection: Any) -> None:

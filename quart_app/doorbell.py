@@ -1,4 +1,8 @@
-"""The doorbell: Celery's own message for a job, without arguments, as bytes for Redis."""
+"""The doorbell: Celery's own message for a job, without arguments, as bytes for Redis.
+
+What a task or a route says of `expires` is left out, since an accepted job does not expire, and an
+`x-expires` of a queue is left to the worker's own renewals: a list that is gone is rung again.
+"""
 
 import base64
 import json
@@ -11,12 +15,20 @@ from celery import Celery
 from celery.signals import before_task_publish
 from kombu import serialization
 from kombu.compression import compress
+from kombu.entity import maybe_delivery_mode
 from kombu.transport.redis import Channel
 from kombu.utils.json import dumps
 
 # Stand in a template where a job's own id and delivery tag go.
 _ID = "00000000-0000-7000-8000-000000000000"
 _TAG = "00000000-0000-4000-8000-000000000000"
+
+#: What kombu is told about publishing, and does not write into a message.
+_NOT_SENT = frozenset({
+    "body", "serializer", "compression", "headers", "exchange", "routing_key", "priority",
+    "delivery_mode", "expiration", "declare", "retry", "retry_policy", "timeout",
+    "confirm_timeout", "mandatory", "immediate",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +61,24 @@ class Foundry:
 
     def lists(self, queue: str) -> list[str]:
         """The lists of a queue, one for each step of priority, in the order they are emptied."""
-        steps = self._options.get("priority_steps") or Channel.priority_steps
-        return [self._key(queue, step) for step in steps]
+        return [self._key(queue, step) for step in self._steps]
+
+    def list_of(self, ring: Ring) -> str:
+        """The list where a doorbell waits."""
+        return self._key(ring.queue, ring.priority)
 
     def _make(self, ring: Ring, tag: str) -> tuple[str, bytes]:
-        queue, priority, payload = redis_payload(message(self.celery, ring), tag)
-        return self._key(queue, priority), payload
+        return self.list_of(ring), redis_payload(message(self.celery, ring), tag)
 
     def _key(self, queue: str, priority: int) -> str:
-        steps = self._options.get("priority_steps") or Channel.priority_steps
         separator = self._options.get("sep") or Channel.sep
-        step = max((step for step in steps if step <= priority), default=steps[-1])
+        step = max((step for step in self._steps if step <= priority), default=self._steps[-1])
         name = f"{queue}{separator}{step}" if step else queue
         return f"{self._options.get('global_keyprefix', '')}{name}"
+
+    @property
+    def _steps(self) -> list[int]:
+        return self._options.get("priority_steps") or Channel.priority_steps
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -71,11 +88,12 @@ class Foundry:
 def message(celery: Celery, ring: Ring) -> dict[str, Any]:
     """What `apply_async(args=(), kwargs={}, task_id=…)` would publish, as kombu's arguments."""
     task = celery.tasks.get(ring.task)
-    options = task._get_exec_options() if task else {}
+    options: dict[str, Any] = dict(task._get_exec_options()) if task else {}
     options |= {"queue": ring.queue, "priority": ring.priority}
     limits = {name: options.pop(name, None) for name in ("time_limit", "soft_time_limit")}
     ignore_result = options.pop("ignore_result", None) if task is None else task.ignore_result
     options = celery.amqp.router.route(options, ring.task, (), {}, task)
+    options.pop("expires", None)
     body = celery.amqp.as_task_v2(
         ring.job_id, ring.task, (), {},
         ignore_result=ignore_result, reply_to=celery.thread_oid, **limits, **options,
@@ -94,39 +112,41 @@ class _Recorder:
         self.published = {"body": body, **options}
 
 
-def redis_payload(published: dict[str, Any], tag: str) -> tuple[str, int, bytes]:
-    """The queue, the priority and the bytes that kombu's Redis transport pushes for a message."""
-    options = dict(published)
-    headers = dict(options["headers"])
-    content_type, encoding, body = serialization.dumps(options["body"], options["serializer"])
-    if options.get("compression"):
-        body, headers["compression"] = compress(body, options["compression"])
-    priority = options.get("priority") or 0
+def redis_payload(published: dict[str, Any], tag: str) -> bytes:
+    """The bytes that kombu's Redis transport pushes for a message."""
+    headers = dict(published["headers"])
+    content_type, encoding, body = serialization.dumps(published["body"], published["serializer"])
+    if published.get("compression"):
+        body, headers["compression"] = compress(body, published["compression"])
     body = body if isinstance(body, bytes) else body.encode()
-    properties = {
-        "correlation_id": options["correlation_id"],
-        "reply_to": options["reply_to"],
-        "delivery_mode": options["delivery_mode"],
-        "delivery_info": {"exchange": options["exchange"], "routing_key": options["routing_key"]},
-        "priority": priority,
-        "body_encoding": "base64",
-        "delivery_tag": tag,
-    }
     payload = {
         "body": base64.b64encode(body).decode(),
         "content-encoding": encoding,
         "content-type": content_type,
         "headers": headers,
-        "properties": properties,
+        "properties": _properties(published, tag),
     }
-    return options["routing_key"], priority, dumps(payload).encode()
+    return dumps(payload).encode()
+
+
+def _properties(published: dict[str, Any], tag: str) -> dict[str, Any]:
+    where = {"exchange": published["exchange"], "routing_key": published["routing_key"]}
+    return {
+        **{name: value for name, value in published.items() if name not in _NOT_SENT},
+        "delivery_mode": maybe_delivery_mode(published["delivery_mode"]),
+        "delivery_info": where,
+        "priority": published.get("priority") or 0,
+        "body_encoding": "base64",
+        "delivery_tag": tag,
+    }
 
 
 def job_of(payload: bytes) -> str | None:
     """The job a message on the list speaks of; None for what is no message of ours."""
     try:
-        return str(json.loads(payload)["headers"]["id"])
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(payload)["headers"]["id"]
+        return told if str(uuid.UUID(told)) == told else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -56,7 +56,7 @@ def _clock(session: Session, started: float) -> Part:
 def _nodes(session: Session) -> Iterator[Part]:
     silent = f"none was heard of for {nodes.GONE_AFTER:.0f} s"
     for kind in ("worker", "beat"):
-        remedy = f"start `celery -A tasks {kind} --loglevel=info`"
+        remedy = f"start `python3 run.py`, or `celery -A tasks {kind} --loglevel=info` alone"
         yield Part(kind) if nodes.online(session, kind) else Part(kind, silent, remedy)
 
 

@@ -1,58 +1,40 @@
 """The ledger of jobs: submit, find, cancel and retry; every way to the broker begins here."""
 
-import hashlib
-import math
-import re
+import json
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-import uuid_utils
-from quart import current_app
-from sqlalchemy import ColumnElement, case, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    case,
+    func,
+    insert,
+    inspect,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, publisher
-from quart_app.errors import Conflict, Full, Invalid, NotFound
+from quart_app import db, depths, events, newjobs, publisher
+from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
+from quart_app.newjobs import NewJob, task_named
+
+__all__ = [
+    "NewJob", "adopt", "cancel", "get", "move", "retry", "search", "submit", "submit_many",
+    "task_named",
+]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 KEY_HOURS = 24
-_QUEUE_NAME = re.compile(r"[\w.:-]{1,100}")
-
-
-class Task(Protocol):
-    """What the ledger asks of a registered task."""
-
-    name: str
-    queue: str | None
-    max_attempts: int
-
-    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
-        """The arguments as they are to be stored; raises Invalid naming the wrong one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """What a caller asks for: `delay` in seconds or `eta`, an aware datetime, but not both."""
-
-    task: str
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    queue: str | None = None
-    priority: int = 0
-    delay: float | None = None
-    eta: datetime | None = None
-    unique_key: str | None = None
-    #: Digests of the caller with its Idempotency-Key, and of the request's body.
-    idempotency_key: str | None = None
-    idempotency_body: str | None = None
-    schedule_id: str | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
 
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
@@ -67,8 +49,12 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none."""
     at = session.scalars(select(db.now())).one()
-    accepted = [_existing(session, new, at) or _accept(session, new, at) for new in wanted]
-    _refuse_if_full(session, {job.queue for job in accepted})
+    rows = [(newjobs.row(new, at), new) for new in wanted]
+    _insert(session, [job for job, new in rows if not new.has_key], at)
+    accepted = [_keyed(session, job, new, at) if new.has_key else job for job, new in rows]
+    fresh = (job for job in accepted if job.accepted_at == at and job.state is JobState.QUEUED)
+    for queue, count in Counter(job.queue for job in fresh).items():
+        depths.refuse_if_full(session, queue, count)
     return accepted
 
 
@@ -77,7 +63,7 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     if session.get(Job, job_id) is not None:
         return False
     at = session.scalars(select(db.now())).one()
-    job = _row(new, at)
+    job = newjobs.row(new, at)
     job.id = str(uuid.UUID(job_id))
     job.published_at = at
     try:
@@ -89,16 +75,10 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     return True
 
 
-def task_named(name: str) -> Task:
-    found: Task | None = current_app.extensions["celery"].tasks.get(name)
-    if found is None or not hasattr(found, "check"):
-        raise NotFound(f"There is no task {name!r}; GET /api/tasks lists them.")
-    return found
-
-
 def get(session: Session, job_id: str) -> Job:
     """Raises NotFound for an unknown id: nothing is ever merely presumed to be waiting."""
-    job = session.get(Job, job_id)
+    # MySQL cannot even compare the column with other letters.
+    job = session.get(Job, job_id) if job_id.isascii() else None
     if job is None:
         raise NotFound(f"There is no job {job_id}.")
     return job
@@ -121,10 +101,7 @@ def search(
     exact = {Job.state: state, Job.task: task, Job.queue: queue}
     wanted += [column == value for column, value in exact.items() if value is not None]
     if text:
-        within = (Job.args, Job.kwargs, Job.error)
-        wanted.append(
-            or_(*(func.lower(part).contains(text.lower(), autoescape=True) for part in within))
-        )
+        wanted.append(_says(text))
     if since:
         wanted.append(Job.accepted_at >= since)
     if until:
@@ -137,7 +114,9 @@ def search(
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
     over: dict[str, Any] = {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
+    queue = get(session, job_id).queue
     if job := move(session, job_id, JobState.CANCELLED, from_=WAITING, **over):
+        depths.forget(queue)
         return job
     asked = update(Job).where(Job.id == job_id, Job.state == JobState.RUNNING)
     if session.execute(asked.values(cancel_requested=True)).rowcount:  # type: ignore[attr-defined]
@@ -155,7 +134,7 @@ def retry(session: Session, job_id: str) -> Job:
         "rings": 0,
         "losses": 0,
         "cancel_requested": False,
-        "live_key": job.unique_key and _digest(job.task, job.unique_key),
+        "live_key": job.unique_key and newjobs.digest(job.task, job.unique_key),
         "max_attempts": case(
             (Job.max_attempts > Job.attempt, Job.max_attempts), else_=Job.attempt + 1
         ),
@@ -193,9 +172,21 @@ def move(
     if moved.rowcount == 0:  # type: ignore[attr-defined]
         return None
     fresh = select(Job, db.now()).where(Job.id == job_id)
-    job, at = session.execute(fresh, execution_options={"populate_existing": True}).one().tuple()
+    job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
     events.record(session, [_state_event(job, at, said)])
     return job
+
+
+def _says(text: str) -> ColumnElement[bool]:
+    """Whether the arguments or the error contain the text, in whatever case."""
+    as_json = json.dumps(text, ensure_ascii=False)[1:-1]
+    sought = {Job.args: as_json, Job.kwargs: as_json, Job.error: text}
+    return or_(
+        *(
+            func.lower(type_coerce(part, Text)).contains(words.lower(), autoescape=True)
+            for part, words in sought.items()
+        )
+    )
 
 
 def _state_event(job: Job, at: datetime, said: Mapping[str, Any] | None = None) -> Event:
@@ -203,30 +194,27 @@ def _state_event(job: Job, at: datetime, said: Mapping[str, Any] | None = None) 
     return Event(job_id=job.id, seq=job.last_seq, at=at, type="state", data=data)
 
 
-def _existing(session: Session, new: NewJob, at: datetime) -> Job | None:
-    """The job that this one would repeat, by its idempotency key or its unique key."""
-    if new.idempotency_key:
-        _forget_old_key(session, new.idempotency_key, at)
-        same = select(Job).where(Job.idempotency_key == new.idempotency_key)
-        if job := session.scalar(same):
-            if job.idempotency_body != new.idempotency_body:
-                raise Conflict("This Idempotency-Key came with another body before.")
-            return job
-    if new.unique_key:
-        live = select(Job).where(Job.live_key == _digest(new.task, new.unique_key))
-        if job := session.scalar(live):
-            job.duplicate = True
-            return job
-    return None
+def _insert(session: Session, rows: Sequence[Job], at: datetime) -> None:
+    """All in one statement: one for each of many would take far longer."""
+    if not rows:
+        return
+    columns = [column.key for column in inspect(Job).column_attrs]
+    known = ({name: vars(job)[name] for name in columns if name in vars(job)} for job in rows)
+    session.execute(insert(Job), list(known))
+    _accepted(session, rows, at)
 
 
-def _forget_old_key(session: Session, key: str, at: datetime) -> None:
-    old = (Job.idempotency_key == key, Job.accepted_at < at - timedelta(hours=KEY_HOURS))
-    session.execute(update(Job).where(*old).values(idempotency_key=None))
+def _accepted(session: Session, rows: Sequence[Job], at: datetime) -> None:
+    events.record(session, [_state_event(job, at) for job in rows])
+    for job in rows:
+        if job.state is JobState.QUEUED:
+            publisher.ring(session, job)
 
 
-def _accept(session: Session, new: NewJob, at: datetime) -> Job:
-    job = _row(new, at)
+def _keyed(session: Session, job: Job, new: NewJob, at: datetime) -> Job:
+    """The job, or the one that its key was given to before."""
+    if found := _existing(session, new, at):
+        return found
     try:
         with session.begin_nested():
             session.add(job)
@@ -235,93 +223,29 @@ def _accept(session: Session, new: NewJob, at: datetime) -> Job:
         if found := _existing(session, new, at):
             return found
         raise
-    events.record(session, [_state_event(job, at)])
-    if job.state is JobState.QUEUED:
-        publisher.ring(session, job)
+    _accepted(session, [job], at)
     return job
 
 
-def _row(new: NewJob, at: datetime) -> Job:
-    task = task_named(new.task)
-    args, kwargs = task.check(new.args, new.kwargs)
-    _storable("args", args)
-    _storable("kwargs", kwargs)
-    available_at = _available_at(new, at)
-    later = available_at > at
-    return Job(
-        id=str(uuid_utils.uuid7()),
-        task=new.task,
-        args=args,
-        kwargs=kwargs,
-        queue=_queue(new, task),
-        priority=_within("priority", new.priority, 0, 9),
-        state=JobState.SCHEDULED if later else JobState.QUEUED,
-        attempt=0,
-        max_attempts=task.max_attempts,
-        last_seq=1,
-        accepted_at=at,
-        available_at=available_at,
-        eta=new.eta or (available_at if later else None),
-        unique_key=new.unique_key,
-        live_key=_digest(new.task, new.unique_key) if new.unique_key else None,
-        idempotency_key=new.idempotency_key,
-        idempotency_body=new.idempotency_body,
-        schedule_id=new.schedule_id,
-        context=dict(new.context),
-    )
+def _existing(session: Session, new: NewJob, at: datetime) -> Job | None:
+    """The job that this one would repeat, by its idempotency key or its unique key."""
+    if new.idempotency_key and (job := _repeated(session, new, at)):
+        return job
+    if new.unique_key:
+        live = select(Job).where(Job.live_key == newjobs.digest(new.task, new.unique_key))
+        if job := session.scalar(live):
+            job.duplicate = True
+            return job
+    return None
 
 
-def _available_at(new: NewJob, at: datetime) -> datetime:
-    if new.delay is not None and new.eta is not None:
-        raise Invalid("delay", "give delay or eta, not both")
-    if new.eta is not None and new.eta.tzinfo is None:
-        raise Invalid("eta", "expected a time with an offset, such as 2030-01-01T09:00:00+08:00")
-    if new.eta is not None:
-        return max(new.eta, at)
-    return at + timedelta(seconds=_within("delay", new.delay or 0, 0, 10 * 366 * 86400))
-
-
-def _storable(where: str, value: Any) -> None:
-    """Raises Invalid, naming the place, for text or numbers that cannot be kept as they are."""
-    if isinstance(value, str) and ("\0" in value or (not value.isprintable() and _broken(value))):
-        raise Invalid(where, "expected text without NUL characters or lone surrogates")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise Invalid(where, "expected a finite number")
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _storable(where, key)
-            _storable(f"{where}.{key}", inner)
-    if isinstance(value, list):
-        for index, inner in enumerate(value):
-            _storable(f"{where}.{index}", inner)
-
-
-def _broken(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _queue(new: NewJob, task: Task) -> str:
-    name = new.queue or task.queue or current_app.extensions["celery"].conf.task_default_queue
-    if not _QUEUE_NAME.fullmatch(name):
-        raise Invalid("queue", "expected up to 100 letters, digits, dots, colons or dashes")
-    return str(name)
-
-
-def _within(field: str, value: float, low: int, high: int) -> Any:
-    if not low <= value <= high:
-        raise Invalid(field, f"expected a number from {low} to {high}")
-    return value
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _refuse_if_full(session: Session, queues: set[str]) -> None:
-    """Raises Full when a queue holds more waiting jobs than MAX_QUEUE_DEPTH."""
-    most: int = current_app.config["MAX_QUEUE_DEPTH"]
-    for queue in sorted(queues):
-        waiting = select(Job.id).where(Job.queue == queue, Job.state == JobState.QUEUED)
-        beyond = waiting.limit(1).offset(most)
-        if session.scalar(beyond) is not None:
-            raise Full(f"The queue {queue!r} holds {most} jobs already; try again later.")
+def _repeated(session: Session, new: NewJob, at: datetime) -> Job | None:
+    # Read first: an UPDATE by each of many with the same key would deadlock them on MySQL.
+    job = session.scalar(select(Job).where(Job.idempotency_key == new.idempotency_key))
+    if job and job.accepted_at < at - timedelta(hours=KEY_HOURS):
+        old = update(Job).where(Job.id == job.id, Job.idempotency_key == new.idempotency_key)
+        session.execute(old.values(idempotency_key=None))
+        return None
+    if job and job.idempotency_body != new.idempotency_body:
+        raise Conflict("This Idempotency-Key came with another body before.")
+    return job

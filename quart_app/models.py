@@ -35,7 +35,10 @@ class Time(TypeDecorator[datetime]):
         return dialect.type_descriptor(DateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value and value.astimezone(UTC).replace(tzinfo=None)
+        try:
+            return value and value.astimezone(UTC).replace(tzinfo=None)
+        except OverflowError:  # within a day of the calendar's first or last
+            return value and value.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value and value.replace(tzinfo=UTC)
@@ -111,7 +114,10 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {datetime: Time, str: String(255), Any: Json}  # noqa: RUF012
-    __table_args__: Any = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}  # noqa: RUF012
+    # Compared byte by byte, as SQLite does; else "a" equals "A" on MySQL, and one emoji another.
+    __table_args__: Any = {  # noqa: RUF012
+        "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"
+    }  # fmt: skip
 
 
 class Job(Base):

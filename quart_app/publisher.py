@@ -5,26 +5,23 @@ broker alike. A doorbell may be lost, repeated or forged without harm, since the
 could not be delivered is rung again by the relay.
 """
 
+import asyncio
 import json
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 
 from quart import Quart, current_app
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from quart_app import db
-from quart_app.doorbell import Foundry, Ring, job_of, message, redis_py_url
+from quart_app import brokers, db
+from quart_app.brokers import Waiting
+from quart_app.doorbell import Foundry, Ring
 from quart_app.events import Frame
 from quart_app.models import Job
 
@@ -34,7 +31,10 @@ CHANNEL = "quartermaster:job:"
 MOST_DOORBELLS = 1_000
 _MOST_PENDING = 20_000
 _BATCH = 500
-_REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
+#: Seconds after which a process without a relay finds out whether a full list is still full.
+_FULL_FOR = 2.0
+#: Seconds for which a Redis that took no frames is left in peace: the rows have them.
+_ANNOUNCE_AGAIN = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,12 @@ def init_app(app: Quart) -> "Publisher":
     publisher = Publisher(app)
     app.extensions["publisher"] = publisher
     app.extensions["db"].after_commit.append(publisher.committed)
-    app.after_serving(publisher.close)
+
+    @app.while_serving  # its end comes before after_serving, which closes the database
+    async def serving() -> AsyncGenerator[None, None]:
+        yield
+        await asyncio.to_thread(publisher.close)
+
     return publisher
 
 
@@ -63,22 +68,6 @@ def ring_for(job: Job) -> Ring:
     return Ring(job.id, job.task, job.queue, job.priority)
 
 
-def connect(url: str, timeout: float) -> Redis:
-    """A client that answers or fails within `timeout` seconds and never tries twice."""
-    return Redis.from_url(
-        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits on the broker for one queue."""
-
-    count: int
-    #: The job whose doorbell has waited longest.
-    oldest: str | None
-
-
 class Publisher:
     """Pushes doorbells to the broker and announces frames on Redis."""
 
@@ -87,35 +76,35 @@ class Publisher:
         self.celery = app.extensions["celery"]
         self.foundry = Foundry(self.celery)
         self.timeout: float = app.config["PUBLISH_TIMEOUT"]
-        self.redis_url: str = app.config["REDIS_URL"]
-        self.broker_url: str = app.config["CELERY_BROKER_URL"]
-        self.on_redis = self.broker_url.startswith(_REDIS_SCHEMES)
-        self._full: set[str] = set()
-        self._quiet_until = 0.0
+        self._redis_url: str = app.config["REDIS_URL"]
+        self._broker_url: str = app.config["CELERY_BROKER_URL"]
+        self.most_doorbells = MOST_DOORBELLS
+        self.most_pending = _MOST_PENDING
+        self._full_until: dict[str, float] = {}
         self._busy = False
+        self._quiet_until = self._silent_until = 0.0
         self.forget_connections()
 
     def has_room(self, queue: str) -> bool:
         """False while the queue's list is full: its jobs wait in the database for the relay."""
-        return queue not in self._full
+        return time.monotonic() >= self._full_until.get(queue, 0.0)
 
     def committed(self, session: Session) -> None:
         """After a commit: takes what it left to be rung and announced, and returns at once."""
-        rings, frames = session.info.pop("rings", []), session.info.pop("frames", [])
+        left = [*session.info.pop("rings", []), *session.info.pop("frames", [])]
+        if not left:
+            return
         with self._lock:
-            room = _MOST_PENDING - len(self._pending)
-            self._pending.extend([*rings, *frames][:room])
-            if self._pending and not self._busy:
-                self._busy = True
+            self._pending.extend(left[: self.most_pending - len(self._pending)])
+            if not self._busy:
                 self._thread.submit(self._drain)
+            self._busy = True
 
     def push(self, rings: Sequence[Ring]) -> bool:
         """Rings now, in the caller's thread; False when the broker did not take them in time."""
         try:
-            if self.on_redis:
-                self._push_to_redis(rings)
-            else:
-                self._push_by_kombu(rings)
+            for queue, length in self.broker.push(rings).items():
+                self._note_length(queue, length)
         except Exception as error:  # whatever a broker's library raises: the relay tries again
             self._warn(f"{len(rings)} messages", error)
             return False
@@ -134,54 +123,52 @@ class Publisher:
         return True
 
     def waiting(self, queues: Sequence[str]) -> dict[str, Waiting]:
-        """What waits per queue; nothing is known of a broker other than Redis.
-
-        Raises redis.RedisError when Redis does not answer in time.
-        """
-        return {queue: self._look(queue) for queue in queues} if self.on_redis else {}
+        """What waits per queue; raises whatever the broker's library raises when it is away."""
+        found = {queue: self.broker.waiting(queue) for queue in queues}
+        for queue, there in found.items():
+            self._note_length(queue, there.count)
+        return found
 
     def ping(self) -> None:
         """Raises whatever the broker's library raises when it does not answer in time."""
-        if self.on_redis:
-            self.broker.ping()
-        else:
-            with self.celery.connection_for_write(connect_timeout=self.timeout) as connection:
-                connection.ensure_connection(max_retries=1)
+        self.broker.ping()
 
     def forget_connections(self) -> None:
         """In a forked child: the parent's thread and sockets are not its own."""
-        for name in ("_thread", "broker", "live"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_thread", None)
+        self.broker = brokers.broker(self.celery, self._broker_url, self.timeout)
+        self.live = brokers.connect(self._redis_url, self.timeout)
         self._lock = threading.Lock()
         self._pending: deque[Ring | Frame] = deque()
         self._busy = False
 
     def close(self) -> None:
+        """Sends what is pending, or finds that it cannot; two deadlines at most."""
         if "_thread" in self.__dict__:
-            self._thread.shutdown()
-        for name in ("broker", "live"):
-            if name in self.__dict__:
-                self.__dict__.pop(name).close()
-        self.__dict__.pop("_thread", None)
+            self.__dict__.pop("_thread").shutdown()
+        self.broker.close()
+        self.live.close()
 
     @cached_property
     def _thread(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, "publisher")
 
-    @cached_property
-    def broker(self) -> Redis:
-        return connect(redis_py_url(self.broker_url), self.timeout)
-
-    @cached_property
-    def live(self) -> Redis:
-        return connect(self.redis_url, self.timeout)
-
     def _drain(self) -> None:
         while batch := self._take():
-            if rings := [item for item in batch if isinstance(item, Ring)]:
-                self._push_and_mark(rings)
-            if frames := [item for item in batch if not isinstance(item, Ring)]:
-                self.announce(frames)
+            rings = [item for item in batch if isinstance(item, Ring) and self.has_room(item.queue)]
+            frames = [item for item in batch if not isinstance(item, Ring)]
+            rung = not rings or self.push(rings)
+            if frames and time.monotonic() >= self._silent_until and not self.announce(frames):
+                self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
+            if not rung:
+                self._leave_to_the_relay()
+            elif rings:
+                self._note(rings)
+
+    def _leave_to_the_relay(self) -> None:
+        """What is pending would only wait for another deadline."""
+        with self._lock:
+            self._pending = deque(item for item in self._pending if not isinstance(item, Ring))
 
     def _take(self) -> list[Ring | Frame]:
         with self._lock:
@@ -189,37 +176,19 @@ class Publisher:
             self._busy = size > 0
             return [self._pending.popleft() for _ in range(size)]
 
-    def _push_and_mark(self, rings: Sequence[Ring]) -> None:
-        if self.push(rings):
-            try:
-                with self.database.session() as session:
-                    _mark(session, [ring.job_id for ring in rings])
-            except SQLAlchemyError as error:
-                self._warn(f"note of {len(rings)} messages", error)
+    def _note(self, rings: Sequence[Ring]) -> None:
+        try:
+            with self.database.session() as session:
+                _mark(session, [ring.job_id for ring in rings])
+        except Exception as error:  # rung again by the relay, and dropped as a duplicate
+            logger.warning("%d messages could not be noted: %s", len(rings), type(error).__name__)
 
-    def _push_to_redis(self, rings: Sequence[Ring]) -> None:
-        pipe = self.broker.pipeline(transaction=False)
-        for ring in rings:
-            pipe.lpush(*self.foundry.cast(ring))
-        for ring, length in zip(rings, pipe.execute(), strict=True):
-            if length >= MOST_DOORBELLS:
-                self._full.add(ring.queue)
-
-    def _push_by_kombu(self, rings: Sequence[Ring]) -> None:
-        with self.celery.producer_or_acquire() as producer:
-            for ring in rings:
-                producer.publish(**message(self.celery, ring))
-
-    def _look(self, queue: str) -> Waiting:
-        pipe = self.broker.pipeline(transaction=False)
-        for key in self.foundry.lists(queue):
-            pipe.llen(key)
-            pipe.lindex(key, -1)
-        replies = pipe.execute()
-        count = sum(replies[::2])
-        if count < MOST_DOORBELLS // 2:
-            self._full.discard(queue)
-        return Waiting(count, next((job_of(text) for text in replies[1::2] if text), None))
+    def _note_length(self, queue: str, length: int) -> None:
+        """A list that was full has room again when half of it is gone."""
+        if length >= self.most_doorbells:
+            self._full_until[queue] = time.monotonic() + _FULL_FOR
+        elif length < self.most_doorbells // 2:
+            self._full_until.pop(queue, None)
 
     def _warn(self, what: str, error: Exception) -> None:
         # Once in a while: a broker that is away would else fill the log.

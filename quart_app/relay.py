@@ -6,23 +6,25 @@ It may run in any number of processes at once, since each step is a conditional 
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from quart import Quart
-from redis import RedisError
-from sqlalchemy import select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from quart_app import db, jobs, publisher
+from quart_app.brokers import Waiting
 from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
-from quart_app.publisher import MOST_DOORBELLS, Publisher, Waiting
+from quart_app.publisher import Publisher
 
 #: A job whose worker was lost this often is taken for what kills it.
 MOST_LOSSES = 3
 _MOST_A_TICK = 200
+#: Doorbells that were rung and may be lost, of one queue: more than can wait for it.
+_MOST_SUSPECTS = 2_000
 #: Seconds a commit's own doorbell has before the relay rings.
 _GRACE = 1.0
 #: Seconds after which an unheard doorbell is rung again, doubled each time.
@@ -35,16 +37,13 @@ logger = logging.getLogger(__name__)
 
 def init_app(app: Quart) -> None:
     """Has every serving process relay, in a thread of its own."""
-    thread: list[Relay] = []
 
-    @app.before_serving
-    async def start() -> None:
-        thread.append(Relay(app))
-        thread[-1].start()
-
-    @app.after_serving
-    async def stop() -> None:
-        await asyncio.to_thread(thread.pop().stop)
+    @app.while_serving
+    async def serving() -> AsyncGenerator[None, None]:
+        relay = Relay(app)
+        relay.start()
+        yield
+        await asyncio.to_thread(relay.stop)
 
 
 class Relay(threading.Thread):
@@ -76,19 +75,14 @@ class Relay(threading.Thread):
 def tick(database: db.Database, broker: Publisher) -> int:
     """Does what is to be done now; how many jobs it touched. Called within an app context."""
     with database.session(reading=True) as session:
-        due, lost, unheard = _due(session), _lost(session), _unheard(session, broker)
-    if not (due or lost or unheard):
-        return 0
-    with database.session() as session:
-        for job_id in due:
-            _bring_on(session, job_id)
-        for job_id in lost:
-            _give_back(session, job_id)
-        rings = [ring for job in unheard if (ring := _take(session, job))]
-    if rings and not broker.push(rings):
+        due, lost, queues = _due(session), _lost(session), _queues(session)
+    if due or lost:
         with database.session() as session:
-            _put_back(session, rings)
-    return len(due) + len(lost) + len(rings)
+            for job_id in due:
+                _bring_on(session, job_id)
+            for job_id in lost:
+                _give_back(session, job_id)
+    return len(due) + len(lost) + _ring_unheard(database, broker, queues)
 
 
 def _due(session: Session) -> Sequence[str]:
@@ -111,7 +105,7 @@ def _lost(session: Session) -> Sequence[str]:
 
 def _give_back(session: Session, job_id: str) -> None:
     """A job whose worker fell silent: queued again, unless it was cancelled or is what kills."""
-    job = jobs.get(session, job_id)
+    job = session.get_one(Job, job_id)
     silent = (Job.lease_until < db.now(), Job.attempt == job.attempt)
     lost = {"losses": Job.losses + 1, "lease_until": None}
     over = {"finished_at": db.now(), "live_key": None, **lost}
@@ -119,7 +113,7 @@ def _give_back(session: Session, job_id: str) -> None:
     if job.cancel_requested:
         to, changes = JobState.CANCELLED, over
     elif job.losses + 1 >= MOST_LOSSES:
-        why = f"its worker was lost {MOST_LOSSES} times in a row"
+        why = f"its worker was lost {MOST_LOSSES} times while it ran"
         to, changes = JobState.FAILED, over
     else:
         to, changes = JobState.QUEUED, {"available_at": db.now(), "published_at": None, **lost}
@@ -131,56 +125,85 @@ def _give_back(session: Session, job_id: str) -> None:
         publisher.ring(session, moved)
 
 
-def _unheard(session: Session, broker: Publisher) -> list[Job]:
-    """Queued jobs whose doorbell was never rung, or seems to be lost; as many as there is room."""
-    found = select(Job).where(Job.state == JobState.QUEUED, Job.available_at < db.now(-_GRACE))
-    candidates = session.scalars(found.order_by(Job.available_at).limit(MOST_DOORBELLS)).all()
-    if not candidates:
-        return []
+def _queues(session: Session) -> Sequence[str]:
+    """The queues with jobs in them, those that nobody listens to included."""
+    queued = select(Job.queue).where(Job.state == JobState.QUEUED)
+    return session.scalars(queued.distinct()).all()
+
+
+def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str]) -> int:
+    """Rings what was never rung or seems to be lost, as far as there is room for it."""
     try:
-        waiting = broker.waiting(sorted({job.queue for job in candidates}))
-    except RedisError:
-        return []
+        waiting = broker.waiting(queues)
+    except Exception:
+        return 0  # it is away, as its own next publish will say: the jobs wait here
+    if not waiting:
+        return 0
+    with database.session(reading=True) as session:
+        unheard = list(_unheard(session, broker, waiting))
+    if not unheard:
+        return 0
+    with database.session() as session:
+        rings = [ring for job in unheard if (ring := _take(session, job))]
+    if rings and not broker.push(rings):
+        with database.session() as session:
+            _put_back(session, rings)
+    return len(rings)
+
+
+# What the relay knows of a job: the arguments may be long, and are none of its business.
+_CARD = (Job.id, Job.task, Job.queue, Job.priority, Job.published_at, Job.rings)
+_Card = Row[str, str, str, int, datetime | None, int]
+
+
+def _unheard(
+    session: Session, broker: Publisher, waiting: Mapping[str, Waiting]
+) -> Iterator[_Card]:
+    """Of each queue those that come first, so that no queue waits for another."""
+    for queue, there in waiting.items():
+        room = min(broker.most_doorbells - there.count, _MOST_A_TICK)
+        if room > 0:
+            queued = (Job.queue == queue, Job.state == JobState.QUEUED)
+            new = (*queued, Job.published_at.is_(None), Job.available_at < db.now(-_GRACE))
+            unrung = select(*_CARD).where(*new).order_by(Job.priority, Job.available_at, Job.id)
+            yield from _lost_doorbells(session, broker, queue, there)[:room]
+            yield from session.execute(unrung.limit(room)).all()
+
+
+def _lost_doorbells(session: Session, broker: Publisher, queue: str, there: Waiting) -> list[_Card]:
     at = session.scalars(select(db.now())).one()
-    heard_until = _heard_until(session, waiting)
-    return _as_room_allows(
-        [job for job in candidates if _is_unheard(job, heard_until, at)], waiting
-    )
+    heard = {key: _heard_until(session, jobs) for key, jobs in there.oldest.items()}
+    rung = (Job.queue == queue, Job.state == JobState.QUEUED, Job.published_at < db.now(-_UNHEARD))
+    suspects = select(*_CARD).where(*rung).order_by(Job.published_at).limit(_MOST_SUSPECTS)
+    found = session.execute(suspects).all()
+    return [job for job in found if _is_lost(job, heard, broker.foundry.list_of(_ring(job)), at)]
 
 
-def _heard_until(session: Session, waiting: Mapping[str, Waiting]) -> dict[str, datetime | None]:
-    """Per queue, when its oldest waiting doorbell was rung: lists are first in, first out."""
-    return {
-        queue: session.scalar(select(Job.published_at).where(Job.id == there.oldest))
-        for queue, there in waiting.items()
-        if there.oldest
-    }
+def _heard_until(session: Session, oldest: Sequence[str]) -> datetime | None:
+    """When the oldest doorbell in a list was rung; None where that is not known."""
+    waiting = (Job.id.in_(oldest), Job.state == JobState.QUEUED)
+    return session.scalar(select(func.min(Job.published_at)).where(*waiting))
 
 
-def _is_unheard(job: Job, heard_until: Mapping[str, datetime | None], at: datetime) -> bool:
-    if job.published_at is None:
-        return True
+def _is_lost(job: _Card, heard: Mapping[str, datetime | None], key: str, at: datetime) -> bool:
+    """Lists are first in, first out: what was rung long before the oldest in it is not there."""
+    oldest = heard.get(key, at)
     patience = min(_UNHEARD * 2 ** max(job.rings - 1, 0), _LONGEST_WAIT)
-    oldest = heard_until.get(job.queue) or at
+    if oldest is None:
+        oldest, patience = at, _LONGEST_WAIT
     return job.published_at < min(at, oldest) - timedelta(seconds=patience)
 
 
-def _as_room_allows(unheard: list[Job], waiting: Mapping[str, Waiting]) -> list[Job]:
-    room = {queue: MOST_DOORBELLS - there.count for queue, there in waiting.items()}
-    chosen = []
-    for job in unheard[:_MOST_A_TICK]:
-        room[job.queue] = room.get(job.queue, MOST_DOORBELLS) - 1
-        if room[job.queue] >= 0:
-            chosen.append(job)
-    return chosen
+def _ring(job: _Card) -> Ring:
+    return Ring(job.id, job.task, job.queue, job.priority)
 
 
-def _take(session: Session, job: Job) -> Ring | None:
+def _take(session: Session, job: _Card) -> Ring | None:
     """Marks the doorbell as rung by this relay and no other."""
     same = (Job.id == job.id, Job.state == JobState.QUEUED, Job.rings == job.rings)
     marked = update(Job).where(*same).values(published_at=db.now(), rings=Job.rings + 1)
     done = session.execute(marked.execution_options(synchronize_session=False))
-    return publisher.ring_for(job) if done.rowcount else None  # type: ignore[attr-defined]
+    return _ring(job) if done.rowcount else None  # type: ignore[attr-defined]
 
 
 def _put_back(session: Session, rings: Sequence[Ring]) -> None:

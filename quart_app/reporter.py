@@ -46,6 +46,8 @@ class Run:
     def __init__(self, job: Job, reporter: "Reporter") -> None:
         self.job_id, self.attempt = job.id, job.attempt
         self.cancelled = False
+        #: True when the body has seen that it is to stop.
+        self.heeded = False
         self.lost = False
         self.lock = threading.Lock()
         self.written_at = time.monotonic()
@@ -57,7 +59,7 @@ class Run:
         self._stored: dict[str, Any] | None = None
 
     def progress(self, current: float, total: float | None, message: str) -> None:
-        self._progress = {"current": current, "total": total, "message": _plain(message)}
+        self._progress = {"current": current, "total": total, "message": plain(message)}
         self._reporter.wake()
 
     def log(self, message: str, level: str) -> None:
@@ -66,7 +68,7 @@ class Run:
             return
         if self._count == _MOST_LINES:
             level, message = "warning", f"Only the first {_MOST_LINES} lines of this job are kept."
-        self._lines.append(Line(datetime.now(UTC), level, _plain(message)))
+        self._lines.append(Line(datetime.now(UTC), level, plain(message)))
         self._reporter.wake()
 
     def unannounced(self) -> dict[str, Any] | None:
@@ -170,7 +172,7 @@ class Reporter:
             time.sleep(min(1.0, self.lease / 10))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Bounded, and without what a database or a terminal would trip over."""
     clean = str(text).encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return clean[:_LONGEST_LINE]

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
@@ -16,12 +17,21 @@ async def serve(app: Quart, bind: str) -> None:
     config.websocket_max_message_size = 64 * 1024
     config.websocket_ping_interval = 20
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if sys.platform != "win32":  # its loop knows no signals: there Ctrl-C cancels this coroutine
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     async def drained() -> None:
         await stop.wait()
         # Hypercorn waits for open sockets before anything else: they have to go first.
         app.extensions["live"].drain()
+        _stop_pings()
 
     await hypercorn_serve(app, config, shutdown_trigger=drained)
+
+
+def _stop_pings() -> None:
+    # Each sleeps out its interval first, and its connection counts as open until then.
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == "WSStream._send_pings":
+            task.cancel()

@@ -2,100 +2,46 @@
 
 import asyncio
 import itertools
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from quart_app.children import Child, Part
+from quart_app.reaper import Reaper
+from quart_app.voice import prefixes
 
 POLL = 0.05
 STOP_BUDGET = 25.0  # seconds for the graces of all stages together
 STEADY = 60.0  # seconds after which a part counts as sound again
 EARLY_EXITS = 5
-LONGEST_LINE = 4 * 1024 * 1024
-# A part must not be able to move the cursor or to forge another part's line.
-CONTROLS = {n: f"\\x{n:02x}" for n in (*range(9), *range(10, 32), *range(127, 160))}
-
-# The shell reports its process group before it becomes the part, and holds the reaper's pipe open
-# until it has: there is no moment in which a part lives that the reaper does not know.
-LAUNCH = 'echo "+$$ {last:d}" >&0; exec "$@" </dev/null'
-
-# Reads "+group signal" and "-group"; at the end of its input it ends what is still listed. A
-# program of its own in a session of its own, because it has to outlive this process.
-REAPER = r"""
-import os, signal, sys, time
-
-def attempt(call, *arguments):
-    try:
-        return call(*arguments)
-    except OSError:
-        return False
-
-def kill(sessions):
-    for group in sessions:
-        attempt(os.killpg, group, signal.SIGKILL)
-    listed = os.listdir("/proc") if os.path.isdir("/proc/1") else os.popen("ps -Ao pid=")
-    for pid in (int(word) for word in listed if word.strip().isdigit()):
-        if attempt(os.getsid, pid) in sessions:
-            attempt(os.kill, pid, signal.SIGKILL)
-
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
-last = {}
-for line in sys.stdin:
-    group = int(line[1:].split()[0])
-    if line[0] == "+":
-        last[group] = int(line.split()[1])
-    else:
-        last.pop(group, None)
-        kill({group})
-gentle = {group for group in last if last[group] != signal.SIGKILL}
-for group in gentle:
-    attempt(os.killpg, group, last[group])
-kill(last.keys() - gentle)
-deadline = time.monotonic() + 2
-while time.monotonic() < deadline and any(attempt(os.killpg, g, 0) is None for g in gentle):
-    time.sleep(0.02)
-kill(gentle)
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One process to run. Times are seconds.
-
-    `grace` lies between SIGTERM and SIGKILL; `last_signal` is what it gets first when the
-    supervisor itself was killed, SIGKILL two seconds later; log lines that contain one of the
-    `quiet` texts are left out.
-    """
-
-    name: str
-    argv: Sequence[str]
-    ready: Callable[[], Awaitable[bool]]
-    env: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 30.0
-    grace: float = 10.0
-    pass_fds: Sequence[int] = ()
-    quiet: Sequence[str] = ()
-    last_signal: signal.Signals = signal.SIGKILL
+PROMPT = 4.0  # seconds within which a part that ends needs no explanation
 
 
 async def supervise(
     stages: Sequence[Sequence[Part]],
     *,
-    on_ready: Callable[[], None],
-    say: Callable[[str], object] = print,
+    on_ready: Callable[[], Awaitable[None]],
+    say: Callable[[str], object],
 ) -> int:
     """Run the stages, each when the one before is ready; stop them in reverse. Main thread only.
 
-    Returns 0 after SIGINT, SIGTERM or SIGHUP, and 1 when a part could not be started.
+    `say` takes each line of output and must return at once. Returns 0 after SIGINT, SIGTERM or
+    SIGHUP, and 1 when a part could not be started.
     """
-    loop = asyncio.get_running_loop()
     crew = _Crew([stage for stage in stages if stage], say)
+    try:
+        with _listening(crew):
+            return await crew.run(on_ready)
+    finally:
+        crew.reaper.close()
+        say("stopped")
+
+
+@contextmanager
+def _listening(crew: "_Crew") -> Iterator[None]:
+    loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         numbers.append(signal.SIGHUP)
@@ -103,12 +49,10 @@ async def supervise(
         loop.add_signal_handler(number, crew.interrupt, number)
     loop.add_signal_handler(signal.SIGCHLD, crew.look)
     try:
-        return await crew.run(on_ready)
+        yield
     finally:
         for number in (*numbers, signal.SIGCHLD):
             loop.remove_signal_handler(number)
-        crew.reaper.close()
-        crew.tell("stopped")
 
 
 class _Crew:
@@ -119,9 +63,9 @@ class _Crew:
         self.say = say
         self.up: list[list[_Keeper]] = []
         self.ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.reaper = _Reaper()
+        self.reaper = Reaper()
 
-    async def run(self, on_ready: Callable[[], None]) -> int:
+    async def run(self, on_ready: Callable[[], Awaitable[None]]) -> int:
         starting = asyncio.create_task(self._start(on_ready))
         try:
             either: set[asyncio.Future[Any]] = {starting, self.ending}
@@ -135,7 +79,7 @@ class _Crew:
 
     def interrupt(self, number: signal.Signals) -> None:
         if not self.ending.done():
-            self.tell("stopping (Ctrl-C again kills at once)")
+            self.say("stopping (Ctrl-C again kills at once)")
             self.ending.set_result(0)
         elif number is signal.SIGINT:
             for keeper in itertools.chain(*self.up):
@@ -145,25 +89,22 @@ class _Crew:
         children = [keeper.child for keeper in itertools.chain(*self.up)]
         for child in children:
             child.look()
-        self.reaper.look(children)
+        self.reaper.look({one.process.pid: one.first_signal for one in children if one.runs})
 
     def give_up(self, reason: str) -> None:
         if not self.ending.done():
-            self.tell(reason)
+            self.say(reason)
             self.ending.set_result(1)
 
-    def tell(self, line: str) -> None:
-        _speak(lambda: self.say(line))
-
-    async def _start(self, on_ready: Callable[[], None]) -> None:
-        prefixes = _prefixes([part.name for part in itertools.chain(*self.stages)])
+    async def _start(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        names = prefixes([part.name for part in itertools.chain(*self.stages)])
         for stage in self.stages:
-            keepers = [_Keeper(part, self, next(prefixes)) for part in stage]
+            keepers = [_Keeper(part, self, next(names)) for part in stage]
             self.up.append(keepers)
             await asyncio.gather(*(keeper.become_ready() for keeper in keepers))
             if self.ending.done():
                 return
-        _speak(on_ready)
+        await on_ready()
 
     async def _stop(self) -> None:
         longest = sum(max(part.grace for part in stage) for stage in self.stages)
@@ -171,8 +112,15 @@ class _Crew:
         for keepers in reversed(self.up):
             for keeper in keepers:
                 keeper.stop(keeper.part.grace * share)
-            patience = max(keeper.part.grace for keeper in keepers) * share + 1
-            await asyncio.wait({keeper.task for keeper in keepers}, timeout=patience)
+            await asyncio.wait({keeper.task for keeper in keepers}, timeout=PROMPT)
+            if slow := [keeper for keeper in keepers if not keeper.task.done()]:
+                await self._wait_for(slow, share)
+
+    async def _wait_for(self, slow: Sequence["_Keeper"], share: float) -> None:
+        patience = max(keeper.part.grace for keeper in slow) * share
+        names = " and ".join(keeper.part.name for keeper in slow)
+        self.say(f"waiting for {names}, {patience:.0f} s at most")
+        await asyncio.wait({keeper.task for keeper in slow}, timeout=patience + 1)
 
 
 class _Keeper:
@@ -196,7 +144,7 @@ class _Keeper:
 
     def stop(self, grace: float) -> None:
         self.stopping.set()
-        self.child.process.terminate()
+        self.child.terminate()
         asyncio.get_running_loop().call_later(grace, self.child.kill)
 
     async def _keep(self) -> None:
@@ -212,148 +160,15 @@ class _Keeper:
             if time.monotonic() - began >= STEADY:
                 pauses = _pauses()
             pause = next(pauses)
-            self.crew.tell(f"{how}; starting it again in {pause:g} s")
-            if await _within(pause, self.stopping):
+            self.crew.say(f"{how}; starting it again in {pause:g} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), pause)
                 break
             self.child = self._launch()
 
-    def _launch(self) -> "_Child":
-        return _Child(self.part, self.crew, self.prefix)
-
-
-class _Child:
-    """One process of a part, what it prints and what it leaves."""
-
-    def __init__(self, part: Part, crew: _Crew, prefix: str) -> None:
-        self.part, self.crew, self.prefix = part, crew, prefix
-        self.exited, self.silent = asyncio.Event(), asyncio.Event()
-        self.unfinished = b""
-        self.output, output = os.pipe()
-        launch = LAUNCH.format(last=part.last_signal)
-        self.process = subprocess.Popen(  # noqa: S603  # the caller's own words, as a list
-            ["/bin/sh", "-c", launch, part.name, *part.argv],
-            stdin=crew.reaper.writing,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **part.env},
-            pass_fds=part.pass_fds,
-            start_new_session=True,
-        )
-        os.close(output)
-        asyncio.get_running_loop().add_reader(self.output, self._read)
-
-    def look(self) -> None:
-        if self.process.poll() is not None:
-            self.exited.set()
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    async def ended(self) -> str:
-        """How it ended, in words; by then nothing of it is left."""
-        await self.exited.wait()
-        with suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.crew.reaper.forget(self.process.pid)
-        await _within(0.5, self.silent)
-        self._close()
-        return _how(self.process.returncode)
-
-    def _read(self) -> None:
-        data = os.read(self.output, 65536)
-        *lines, self.unfinished = (self.unfinished + data).split(b"\n")
-        if len(self.unfinished) > LONGEST_LINE:
-            lines.append(self.unfinished)
-            self.unfinished = b""
-        for line in lines:
-            self._show(line)
-        if not data:
-            self._close()
-
-    def _close(self) -> None:
-        if self.silent.is_set():
-            return
-        self.silent.set()
-        asyncio.get_running_loop().remove_reader(self.output)
-        os.close(self.output)
-        if self.unfinished:
-            self._show(self.unfinished)
-
-    def _show(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip("\r").translate(CONTROLS)
-        if not any(word in text for word in self.part.quiet):
-            self.crew.tell(self.prefix + text)
-
-
-class _Reaper:
-    """The process that ends what this one leaves when it is killed."""
-
-    def __init__(self) -> None:
-        # Its end stays open here too: should it die, no part is hurt by writing to it.
-        self.reading, self.writing = os.pipe()
-        self.process = self._spawn()
-
-    def look(self, children: Sequence[_Child]) -> None:
-        if self.process.poll() is None:
-            return
-        for child in children:
-            if child.process.poll() is None:
-                self._tell(f"+{child.process.pid} {child.part.last_signal:d}")
-        self.process = self._spawn()
-
-    def forget(self, group: int) -> None:
-        self._tell(f"-{group}")
-
-    def close(self) -> None:
-        os.close(self.writing)
-        os.close(self.reading)
-        self.process.wait()
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603  # nothing of it comes from outside
-            [sys.executable, "-I", "-S", "-c", REAPER],
-            stdin=self.reading,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
-
-    def _tell(self, line: str) -> None:
-        os.write(self.writing, line.encode() + b"\n")
-
-
-def _prefixes(names: Sequence[str]) -> Iterator[str]:
-    width = max(map(len, names), default=0)
-    colours = itertools.cycle((36, 33, 32, 35, 34, 31))
-    plain = bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
-    for name, colour in zip(names, colours, strict=False):
-        prefix = f"{name:<{width}} | "
-        yield prefix if plain else f"\x1b[{colour}m{prefix}\x1b[0m"
-
-
-def _speak(words: Callable[[], object]) -> None:
-    try:
-        words()
-        sys.stdout.flush()
-    except OSError:  # nobody listens any more, which is no reason for the parts to end
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def _launch(self) -> Child:
+        return Child(self.part, self.crew.reaper, lambda line: self.crew.say(self.prefix + line))
 
 
 def _pauses() -> Iterator[float]:
     return itertools.chain((0.5, 1, 2, 4, 8, 16), itertools.repeat(30))
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exited with code {code}"
-    names = {number.value: number.name for number in signal.Signals}
-    return f"was ended by {names.get(-code, f'signal {-code}')}"
-
-
-async def _within(seconds: float, event: asyncio.Event) -> bool:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()

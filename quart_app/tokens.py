@@ -6,6 +6,7 @@ import secrets
 
 import uuid_utils
 from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from quart_app import db
@@ -20,12 +21,15 @@ def create(session: Session, name: str, role: Role) -> str:
     """The new token, to be shown now and never again. Raises Conflict when the name is taken."""
     if not (0 < len(name) <= 100 and name.isprintable()):
         raise Invalid("name", "expected 1 to 100 printable characters")
-    if session.scalar(select(Token.id).where(Token.name == name)):
-        raise Conflict(f"There is a token named {name!r} already.")
     secret = _PREFIX + secrets.token_urlsafe(32)
     id_ = str(uuid_utils.uuid7())
-    session.add(Token(id=id_, name=name, digest=digest(secret), role=role, created_at=db.now()))
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(
+                Token(id=id_, name=name, digest=digest(secret), role=role, created_at=db.now())
+            )
+    except IntegrityError:
+        raise Conflict(f"There is a token named {name!r} already.") from None
     return secret
 
 

@@ -3,48 +3,82 @@
 import asyncio
 import hashlib
 import os
-import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from datetime import datetime
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from urllib.request import urlopen
+from socket import socket
 
 from quart import Quart
+from sqlalchemy import select
 
-from quart_app import nodes, valkey
-from quart_app.supervisor import Part
+from quart_app import binding, db, migrations, nodes, tokens, valkey
+from quart_app.children import Part
+from quart_app.models import Role
+from quart_app.supervisor import supervise
+from quart_app.voice import Voice
 
+_FIRST_TOKEN = "admin"  # noqa: S105 - its name
 _ROOT = str(Path(__file__).parents[1])
 _PATHS = filter(None, (_ROOT, os.environ.get("PYTHONPATH")))
-_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(_PATHS)}
+# On a machine of one's own, or in a container, being root is nothing to be warned of each time.
+_WARNINGS = filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:You're running the worker"))
+_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(_PATHS), "PYTHONWARNINGS": ",".join(_WARNINGS)}
 
 
-def listen(bind: str) -> socket.socket:
-    """The socket all web processes share; it outlives each of them. Raises OSError."""
-    host, _, port = bind.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, int(port)))
-    sock.listen(1024)
-    return sock
+def run(app: Quart, bind: str, workers: int, concurrency: int | None) -> int:
+    """Runs everything until Ctrl-C and returns the exit code.
+
+    Raises valkey.Locked, valkey.ServerMissing or binding.BadAddress.
+    """
+    database: db.Database = app.extensions["db"]
+    with valkey.lock(app.config["VAR_DIR"]), binding.listen(bind) as sock, Voice() as voice:
+        migrations.upgrade(database)
+        parts = stages(app, sock, workers, concurrency)
+
+        async def greet() -> None:
+            voice.say(await asyncio.to_thread(greeting, database, sock))
+
+        names = ", ".join(part.name for stage in parts for part in stage)
+        voice.say(f"Starting {names}; what is kept goes to {app.config['VAR_DIR']}")
+        return asyncio.run(supervise(parts, on_ready=greet, say=voice.say))
 
 
-def address(sock: socket.socket) -> str:
-    """Where a browser on this machine finds the console."""
-    host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def greeting(database: db.Database, sock: socket) -> str:
+    """What is said when all is ready: the console and the way in.
+
+    On loopback that is a link for one use, and the first time a token; elsewhere neither, since
+    what is printed there may be read by others.
+    """
+    address = binding.address(sock)
+    lines = [f"Quartermaster is ready: {address}/"]
+    if binding.is_loopback(sock):
+        lines += _way_in(database, address)
+    if len(lines) == 1:
+        make = "`python3 run.py tokens create NAME --role admin`"
+        lines.append(f"Sign in with an API token: {make} makes one.")
+    return "\n".join(["", *lines, "Ctrl-C stops everything.", ""])
 
 
-def stages(
-    app: Quart, sock: socket.socket, workers: int, concurrency: int | None
-) -> list[list[Part]]:
+def _way_in(database: db.Database, address: str) -> list[str]:
+    with database.session() as session:
+        known = {token.name for token in tokens.everyone(session)}
+        secret = None if known else tokens.create(session, _FIRST_TOKEN, Role.ADMIN)
+        if not (secret or _FIRST_TOKEN in known):
+            return []
+        code = tokens.make_link(session, _FIRST_TOKEN)
+    link = f"Sign in, once and within 15 minutes: {address}/sign-in/{code}"
+    return [link, *([f"API token, shown only this time: {secret}"] if secret else [])]
+
+
+def stages(app: Quart, sock: socket, workers: int, concurrency: int | None) -> list[list[Part]]:
     """What starts after what."""
+    with app.extensions["db"].session(reading=True) as session:
+        since = session.scalars(select(db.now())).one()
     webs = [_web(app, sock, number) for number in range(1, workers + 1)]
-    working = [*webs, _worker(app, concurrency), _beat(app)]
+    working = [*webs, _worker(app, concurrency, since), _beat(app, since)]
     return [[_valkey(app)], working] if app.config["EMBEDDED_REDIS"] else [working]
 
 
@@ -55,55 +89,64 @@ def _valkey(app: Quart) -> Part:
         argv=valkey.command(var),
         ready=lambda: valkey.ready(var),
         quiet=valkey.QUIET,
-        last_signal=signal.SIGTERM,
+        gentle=True,
     )
 
 
-def _web(app: Quart, sock: socket.socket, number: int) -> Part:
-    host = sock.getsockname()[0]
-    hosts = [*app.config["ALLOWED_HOSTS"], f"[{host}]" if ":" in host else host]
+def _web(app: Quart, sock: socket, number: int) -> Part:
+    hosts = dict.fromkeys([*app.config["ALLOWED_HOSTS"], binding.host(sock)])
     return Part(
         name="web" if number == 1 else f"web {number}",
         argv=_python("quart", "--app", "asgi", "serve", "--fd", str(sock.fileno())),
-        env=_ENVIRONMENT | {"ALLOWED_HOSTS": ",".join(dict.fromkeys(hosts))},
-        ready=lambda: asyncio.to_thread(_answers, f"{address(sock)}/healthz"),
+        env=_ENVIRONMENT | {"ALLOWED_HOSTS": ",".join(hosts)},
+        ready=lambda: asyncio.to_thread(_answers, *binding.reached_at(sock)),
         pass_fds=[sock.fileno()],
+        quiet=["Running on http"],
     )
 
 
-def _worker(app: Quart, concurrency: int | None) -> Part:
+def _worker(app: Quart, concurrency: int | None, since: datetime) -> Part:
     # Two instances on one machine may share a database: their workers' names must differ.
     var = hashlib.sha256(os.fsencode(app.config["VAR_DIR"])).hexdigest()[:8]
-    argv = _python("celery", "-A", "tasks", "worker", "--loglevel=info", f"--hostname={var}@%h")
-    if concurrency:
-        argv.append(f"--concurrency={concurrency}")
+    size = [f"--concurrency={concurrency}"] if concurrency else []
     return Part(
-        name="worker", argv=argv, env=_ENVIRONMENT, ready=_heard_of(app, "worker"), grace=20
+        name="worker",
+        argv=_celery("worker", f"--hostname={var}@%h", *size),
+        env=_ENVIRONMENT,
+        ready=_heard_of(app, "worker", f"{var}@", since),
+        grace=20,
     )
 
 
-def _beat(app: Quart) -> Part:
-    argv = _python("celery", "-A", "tasks", "beat", "--loglevel=info")
-    return Part(name="beat", argv=argv, env=_ENVIRONMENT, ready=_heard_of(app, "beat"))
+def _beat(app: Quart, since: datetime) -> Part:
+    ready = _heard_of(app, "beat", "", since)
+    return Part(name="beat", argv=_celery("beat"), env=_ENVIRONMENT, ready=ready)
+
+
+def _celery(word: str, *words: str) -> list[str]:
+    return _python("celery", "-A", "tasks", "--quiet", word, "--loglevel=info", *words)
 
 
 def _python(module: str, *words: str) -> list[str]:
     return [sys.executable, "-m", module, *words]
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=1) as answer:  # noqa: S310 - an address of ours
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+def _answers(host: str, port: int) -> bool:
+    # No urlopen, which would ask the proxy of the environment.
+    with closing(HTTPConnection(host, port, timeout=1)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status < 500
+        except (OSError, HTTPException):
+            return False
 
 
-def _heard_of(app: Quart, kind: str) -> Callable[[], Awaitable[bool]]:
-    database = app.extensions["db"]
+def _heard_of(app: Quart, kind: str, name: str, since: datetime) -> Callable[[], Awaitable[bool]]:
+    database: db.Database = app.extensions["db"]
 
     def look() -> bool:
         with database.session(reading=True) as session:
-            return any(node.info["pid"] for node in nodes.online(session, kind))
+            there = nodes.online(session, kind)
+            return any(node.name.startswith(name) and node.started_at >= since for node in there)
 
     return lambda: asyncio.to_thread(look)

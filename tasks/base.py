@@ -1,17 +1,18 @@
 """`task`: makes a function a task whose every run is a job in the ledger."""
 
-import inspect
+import asyncio
 import json
 import logging
-import random
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
 from celery import shared_task
 from celery.exceptions import Ignore, Retry
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from quart import current_app, g
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -19,12 +20,16 @@ from sqlalchemy.orm import Session
 
 from quart_app import attempts, db, jobs, reporter
 from quart_app.attempts import Fenced
-from quart_app.celeryext import AppContextTask
-from quart_app.errors import Invalid, Permanent, Problem
+from quart_app.celeryext import AppContextTask, in_app_context
+from quart_app.errors import Permanent, Problem
 from quart_app.models import Job
-from quart_app.reporter import Run
+from quart_app.reporter import Run, plain
+from tasks import retrying
+from tasks.parameters import bind, model_of
 
-_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: Bytes of JSON; a larger result would not fit into a packet of every database.
+MOST_RESULT = 4 * 1024 * 1024
+_LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +38,29 @@ def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """`@task` or `@task(bind=True, max_attempts=3, queue="slow", retry_backoff=2.0)`.
 
     `max_attempts` is how often a failing job is started (1), `retry_backoff` the seconds before
-    its second attempt (2), doubled each time. Celery's own options are taken too.
+    its second attempt (2), doubled each time. Celery's own options are taken too; of those for
+    retrying, `max_retries` sets max_attempts and `autoretry_for` what is tried again at all.
     """
     if function is None:
         return partial(task, **options)
-    return shared_task(base=JobTask, **options)(function)
+    return shared_task(base=JobTask, **retrying.in_our_words(options))(function)
 
 
 class JobTask(AppContextTask):
     """A task that takes its arguments from its job's row, and records there how it ended."""
 
     abstract = True
-    queue: str | None = None
+    default_queue: str | None = None
     max_attempts = 1
-    retry_backoff = 2.0
-    retry_backoff_max = 600.0
+    retry_backoff: float = 2.0
+    retry_backoff_max: float = 600.0
+    retry_for: retrying.Kinds = (Exception,)
+    never_retry_for: retrying.Kinds = ()
+
+    @property
+    def queue(self) -> str | None:
+        """Where its jobs go when the caller names no queue."""
+        return self.default_queue
 
     def progress(self, current: float, total: float | None = None, message: str = "") -> None:
         """Shows how far the job is; never blocks the task and never fails it."""
@@ -63,112 +76,134 @@ class JobTask(AppContextTask):
     def cancelled(self) -> bool:
         """True when the job was cancelled or given to another worker: stop as soon as you can."""
         run = self._run
-        return run is not None and (run.cancelled or run.lost)
+        if run is None or not (run.cancelled or run.lost):
+            return False
+        run.heeded = True
+        return True
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """As Celery's, but through the ledger: the job is durable when this returns."""
-        chained = options.keys() - {"countdown", "eta", "queue", "priority", "task_id"}
-        if chained or self.app.conf.task_always_eager:
+        """As Celery's, but through the ledger: the job is durable when this returns.
+
+        With options that only a message of Celery can carry (`link`, `expires`, `task_id` …) it is
+        a direct call, for workers that allow those. Raises RuntimeError where a loop runs.
+        """
+        _refuse_to_block_a_loop()
+        app = self.app.quart_app
+        if unknown := sorted(options.keys() - _LEDGER_OPTIONS):
+            if not (app.config["ALLOW_DIRECT_CALLS"] or self.app.conf.task_always_eager):
+                raise ValueError(f"{', '.join(unknown)}: needs ALLOW_DIRECT_CALLS")
             return super().apply_async(args, kwargs, **options)
-        wanted = {name: options[name] for name in ("eta", "queue", "priority") if name in options}
-        with db.session() as session:
-            job = jobs.submit(
-                session, self.name, args=args or (), kwargs=kwargs or {},
-                delay=options.get("countdown"), **wanted,
-            )  # fmt: skip
+        if self.app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, **options)
+        options["delay"] = options.pop("countdown", None)
+        job = in_app_context(app, partial(self._submit, args or (), kwargs or {}, options))
         return self.AsyncResult(job.id)
+
+    def retry(  # noqa: PLR0917 - as Celery has it
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Celery's: ends this attempt and has the job tried again, within its max_attempts.
+
+        Its time is kept in the job's row; its arguments stay those of the row.
+        """
+        if self._run is None:
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        if max_retries is not None and self.request.retries >= max_retries:
+            raise Permanent(f"given up after {max_retries} retries: {exc}") from exc
+        again = Retry(None, exc, eta or countdown)
+        if throw:
+            raise again from exc
+        return again
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
         """The arguments as they are to be stored; raises Invalid naming the wrong one."""
-        model, names = self._bind(args, kwargs)
-        stored = model.model_dump(mode="json", exclude_unset=True, by_alias=True)
-        return [stored.pop(name) for name in names], stored
+        return bind(self.parameters, args, kwargs).stored()
 
     @cached_property
     def parameters(self) -> type[BaseModel]:
         """The signature as a model: its JSON Schema is what callers see."""
-        signature = inspect.signature(self.run, eval_str=True)
-        kinds = {parameter.kind for parameter in signature.parameters.values()}
-        extra: Any = "allow" if inspect.Parameter.VAR_KEYWORD in kinds else "forbid"
-        named = [p for p in signature.parameters.values() if p.kind not in _VARIABLE]
-        # Fields get names of their own, since a parameter may be called anything.
-        fields: Any = {f"p{index}": _field(parameter) for index, parameter in enumerate(named)}
-        config = ConfigDict(extra=extra, arbitrary_types_allowed=True)
-        return create_model(self.name, __config__=config, **fields)
+        return model_of(self.name, self.run)
 
     def perform(self, *args: Any, **kwargs: Any) -> Any:
         """One attempt: claim the job, run its body, record the outcome under the fence."""
         if self.request.called_directly or self.request.is_eager:
             return super().perform(*args, **kwargs)
         g.job = job = self._claim(args, kwargs)
+        self.request.retries = job.attempt - 1
         self.request.run = run = reporter.get().start(job)
         try:
-            result = self._call(job)
-            self._record(run, lambda s: attempts.succeed(s, job.id, job.attempt, result))
+            return self._attempt(job, run)
         except Fenced:
             raise Ignore(f"job {job.id} went to another attempt") from None
-        except Exception as error:
-            self._failed(job, run, error)
-            raise
         finally:
             reporter.get().end(run)
-        return result
 
     @property
     def _run(self) -> Run | None:
         return getattr(self.request, "run", None)
 
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[BaseModel, list[str]]:
-        """The arguments in their types, and the names of those given by position."""
-        aliases = [str(field.alias) for field in self.parameters.model_fields.values()]
-        names = aliases[: len(args)]
-        if len(names) < len(args):
-            raise Invalid("args", f"{self.name} takes {len(names)} at most")
-        if twice := set(names) & kwargs.keys():
-            raise Invalid(f"kwargs.{min(twice)}", "given in args as well")
-        given = dict(zip(names, args, strict=True)) | dict(kwargs)
-        try:
-            return self.parameters.model_validate(given), names
-        except ValidationError as error:
-            raise _invalid(error, names) from None
+    def _submit(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Any) -> Job:
+        with db.session() as session:
+            return jobs.submit(session, self.name, args=args, kwargs=kwargs, **options)
 
     def _claim(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
-        worker, job_id = self.request.hostname or "", self.request.id
+        worker, job_id = self.request.hostname or "", _job_id(self.request.id)
         lease = current_app.config["JOB_LEASE"]
         with db.session() as session:
             job = attempts.claim(session, job_id, self.name, worker, lease)
-            if job is None and self._adopt(session, args, kwargs):
+            if job is None and self._adopt(session, job_id, args, kwargs):
                 job = attempts.claim(session, job_id, self.name, worker, lease)
         if job is None:
             raise Ignore(f"nothing to do for message {job_id}")
         return job
 
-    def _adopt(self, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    def _adopt(
+        self, session: Session, job_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> bool:
         """Makes the row of a message sent by another Celery client, where that is allowed."""
-        if session.get(Job, self.request.id) is not None:
+        if session.get(Job, job_id) is not None:
             return False
         if not current_app.config["ALLOW_DIRECT_CALLS"]:
-            logger.warning("Refused message %s: ALLOW_DIRECT_CALLS is off.", self.request.id)
+            logger.warning("Refused message %s: ALLOW_DIRECT_CALLS is off.", job_id)
             return False
         sent = self.request.delivery_info or {}
         new = jobs.NewJob(task=self.name, args=args, kwargs=kwargs, queue=sent.get("routing_key"))
         try:
-            return jobs.adopt(session, self.request.id, new)
-        except (Problem, ValueError) as error:
-            logger.warning("Refused message %s: %s", self.request.id, error)
+            return jobs.adopt(session, job_id, new)
+        except (Problem, ValueError, TypeError, RecursionError) as error:
+            logger.warning("Refused message %s: %s", job_id, plain(str(error)))
             return False
+
+    def _attempt(self, job: Job, run: Run) -> Any:
+        try:
+            result = self._call(job)
+        except Exception as error:
+            self._failed(job, run, error)
+            raise
+        if run.heeded:
+            self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
+        else:
+            self._record(run, lambda s: attempts.succeed(s, job.id, job.attempt, result))
+        return result
 
     def _call(self, job: Job) -> Any:
         """Runs the body with the row's arguments; the result as it is to be stored."""
-        model, names = self._bind(job.args, job.kwargs)
-        values = {
-            str(field.alias): getattr(model, key)
-            for key, field in type(model).model_fields.items()
-            if key in model.model_fields_set
-        } | (model.model_extra or {})
-        positional = [values.pop(name) for name in names]
-        result = to_jsonable_python(super().perform(*positional, **values))
-        json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+        args, kwargs = bind(self.parameters, job.args, job.kwargs).typed()
+        try:
+            result = to_jsonable_python(super().perform(*args, **kwargs))
+        except asyncio.CancelledError as error:  # no Exception: it would end the whole worker
+            raise RuntimeError("an async part of the task was cancelled") from error
+        size = len(json.dumps(result, ensure_ascii=False, allow_nan=False).encode())
+        if size > MOST_RESULT:
+            raise ValueError(f"its result takes {size} bytes, and {MOST_RESULT} are kept at most")
         return result
 
     def _record(self, run: Run, end: Callable[[Session], None]) -> None:
@@ -189,29 +224,37 @@ class JobTask(AppContextTask):
 
     def _failed(self, job: Job, run: Run, error: Exception) -> None:
         """Records a failure: final, or to be tried again, which Celery is told by its Retry."""
-        text = f"{type(error).__name__}: {error}"
+        cause = retrying.cause_of(error)
+        text = plain(f"{type(cause).__name__}: {cause}")
         if run.cancelled:
             self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
-        elif isinstance(error, Permanent) or job.attempt >= job.max_attempts:
+        elif job.attempt >= job.max_attempts or not self._may_be_tried_again(error):
             self._record(run, lambda s: attempts.fail(s, job.id, job.attempt, text))
         else:
-            wait = min(self.retry_backoff * 2 ** (job.attempt - 1), self.retry_backoff_max)
-            wait *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
+            backoff = float(self.retry_backoff), float(self.retry_backoff_max)
+            wait = retrying.pause_after(job.attempt, error, *backoff)
             self._record(run, lambda s: attempts.postpone(s, job.id, job.attempt, text, wait))
-            raise Retry(str(error), error, wait) from error
+            raise Retry(str(cause), cause, wait) from error
+
+    def _may_be_tried_again(self, error: BaseException) -> bool:
+        return retrying.may_be_tried_again(error, self.retry_for, self.never_retry_for)
 
 
-def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
-    annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-    if parameter.default is parameter.empty:
-        return annotation, Field(alias=parameter.name)
-    return annotation, Field(parameter.default, alias=parameter.name)
+def _refuse_to_block_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "delay() would block the event loop: use `await db.run(jobs.submit, …)`,"
+        " or `await asyncio.to_thread(task.delay, …)` within an async task"
+    )
 
 
-def _invalid(error: ValidationError, names: Sequence[str]) -> Invalid:
-    """The first wrong parameter, named as the caller wrote it, and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
-    name, *inner = [str(part) for part in first["loc"]] or [""]
-    where = f"args.{names.index(name)}" if name in names else f"kwargs.{name}"
-    message = first["msg"].removeprefix("Value error, ")
-    return Invalid(".".join([where, *inner]), message[:1].lower() + message[1:])
+def _job_id(message_id: Any) -> str:
+    """The message's id as a job has it; raises Ignore for what cannot be one."""
+    try:
+        return str(uuid.UUID(message_id))
+    except (ValueError, AttributeError, TypeError):
+        logger.warning("Refused message %.80r: its id is not a UUID.", message_id)
+        raise Ignore("its id is not a UUID") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import uuid_utils
 from celery import beat
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from quart_app import db, nodes, publisher, relay, schedules
@@ -31,8 +32,7 @@ class Scheduler(beat.Scheduler):
     def setup_schedule(self) -> None:
         check(self.app.quart_app)
         name, boot = f"beat@{platform.node()}:{os.getpid()}", str(uuid_utils.uuid7())
-        self.quart_app = self.app.quart_app
-        in_app_context(self.quart_app, self._adopt)
+        self.quart_app, self.adopted = self.app.quart_app, False
         info = {"pid": os.getpid()}
         self.leave: Callable[[Session], None] = lambda session: nodes.gone(session, name, boot)
         self.pulse = Pulse(
@@ -51,8 +51,12 @@ class Scheduler(beat.Scheduler):
 
     def close(self) -> None:
         self.pulse.stop()
-        with self.quart_app.extensions["db"].session() as session:
-            self.leave(session)
+        try:
+            with self.quart_app.extensions["db"].session() as session:
+                self.leave(session)
+        except SQLAlchemyError as error:  # its row grows old by itself
+            logger.warning("Beat could not say that it ends: %s", type(error).__name__)
+        self.quart_app.extensions["publisher"].close()
         super().close()
 
     def _adopt(self) -> None:
@@ -61,6 +65,9 @@ class Scheduler(beat.Scheduler):
             schedules.adopt_settings(session, conf.beat_schedule, str(conf.timezone))
 
     def _tick(self) -> float:
+        if not self.adopted:
+            self._adopt()
+            self.adopted = True
         with db.session() as session:
             wait = schedules.tick(session)
         touched = relay.tick(db.get(), publisher.get())

@@ -1,11 +1,12 @@
-"""A worker's life: lean without flags, its own connections in each child, and a sign of life."""
+"""A process of Celery: lean without flags, its own connections in each child, a sign of life."""
 
 import os
 import sys
 from typing import Any
 
 import uuid_utils
-from celery import Celery, signals
+from celery import Celery, platforms, signals
+from celery.apps.beat import Beat
 from celery.apps.worker import Worker
 from quart import Quart
 from redis import RedisError
@@ -23,13 +24,28 @@ class LeanWorker(Worker):
         super().__init__(*args, **options | lean)
 
 
+class PatientBeat(Beat):
+    """Ends between two looks: Celery's own would stop amid a transaction, and wait for itself."""
+
+    def install_sync_handler(self, service: Any) -> None:
+        def stop(*_: Any) -> None:
+            platforms.signals.reset("SIGTERM", "SIGINT")  # a second one ends it at once
+            service.stop()
+
+        platforms.signals.update(SIGTERM=stop, SIGINT=stop)
+
+
 def prepare(celery: Celery) -> None:
-    """Has `celery worker` run the lean worker, and ties its life to ours."""
+    """Has `celery worker` and `celery beat` run ours, and ties a worker's life to the app's."""
     quart_app = celery.quart_app
     celery.Worker = celery.subclass_with_self(LeanWorker)
+    celery.Beat = celery.subclass_with_self(PatientBeat)
+    if not quart_app.config["ALLOW_DIRECT_CALLS"]:
+        _forget_canvas(celery)
     keep = {"weak": False}
     signals.worker_init.connect(lambda **_: check(quart_app), **keep)
     signals.worker_process_init.connect(lambda **_: _forked(quart_app), **keep)
+    signals.worker_process_shutdown.connect(lambda **_: _child_ends(quart_app), **keep)
     signals.worker_ready.connect(lambda sender, **_: _ready(quart_app, sender), **keep)
     signals.worker_shutdown.connect(lambda sender, **_: _stopped(quart_app, sender), **keep)
 
@@ -53,6 +69,16 @@ def _forked(app: Quart) -> None:
     app.extensions["db"].forget_connections()
     app.extensions["publisher"].forget_connections()
     app.extensions["reporter"].forget()
+
+
+def _child_ends(app: Quart) -> None:
+    app.extensions["publisher"].close()
+
+
+def _forget_canvas(celery: Celery) -> None:
+    """Celery's own tasks call others with what stands in a message, past the ledger."""
+    for name in [name for name in celery.tasks if name.startswith("celery.")]:
+        celery.tasks.unregister(name)
 
 
 def _ready(app: Quart, consumer: Any) -> None:

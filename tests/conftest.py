@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from sqlalchemy import delete
 from quart_app import migrations, tokens
 from quart_app.app import create_app
 from quart_app.models import Base, Node, Role
+from quart_app.relay import Relay
 from settings import broker_url
 from tests import real
+from tests.book import Book
+from tests.ledger import Ledger
 
 STRICT = bool(os.environ.get("QM_TEST_STRICT"))
 
@@ -113,6 +117,41 @@ async def app(clean: Place) -> AsyncIterator[Quart]:
         yield app
 
 
+@pytest.fixture(scope="session")
+def kept_book(place: Place) -> Iterator[Book]:
+    book = Book(place.app())
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def book(kept_book: Book) -> Iterator[Book]:
+    """The tables alone and empty, for verbs that are called as a worker calls them."""
+    with kept_book.opened():
+        yield kept_book
+
+
+@pytest.fixture
+def ledger(clean: Place) -> Iterator[Ledger]:
+    """The ledger with a relay at work, and no web."""
+    app = clean.app()
+    with working(app):
+        yield Ledger(app)
+
+
+@contextmanager
+def working(app: Quart) -> Iterator[None]:
+    """The application as it relays and publishes, until the block ends."""
+    relay = Relay(app)
+    relay.start()
+    try:
+        yield
+    finally:
+        relay.stop()
+        app.extensions["publisher"].close()
+        app.extensions["db"].engine.dispose()
+
+
 @pytest.fixture
 def token(app: Quart) -> str:
     return make_token(app, Role.OPERATOR)
@@ -148,6 +187,6 @@ def worker(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     """A real worker, started as the study guide starts it; the file of its log."""
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     argv = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=2")
-    with real.process(argv, place.env, log):
+    with real.process(argv, place.env | {"JOB_LEASE": "3"}, log):
         real.until(lambda: " ready." in log.read_text(), 30)
         yield log

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from quart_app import valkey
+from settings import socket_path
 
 ROOT = Path(__file__).parents[1]
 TASKS = "tasks.scheduler,tasks.background,tests.sample_tasks"
@@ -47,49 +48,79 @@ def process(
     argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own, its output in `log`; ended with the block."""
-    clean = {name: value for name, value in os.environ.items() if not _is_setting(name)}
     with log.open("ab") as output:
         child = subprocess.Popen(
-            argv, env=clean | env, cwd=cwd, stdout=output, stderr=output, start_new_session=True
-        )
+            argv, env=environment(env), cwd=cwd, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
     try:
         yield child
     finally:
         end(child)
 
 
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Ours, without any setting, and with `env`."""
+    return {name: value for name, value in os.environ.items() if not _is_setting(name)} | dict(env)
+
+
 def end(child: subprocess.Popen[bytes]) -> None:
     """Asks the process to stop, and kills what is left of its group."""
     if child.poll() is None:
         child.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     child.wait()
+
+
+@contextmanager
+def worker(env: Mapping[str, str], log: Path, *words: str) -> Iterator[Path]:
+    """A real worker, once it is ready; the file of its log."""
+    argv = python("celery", "-A", "tasks", "worker", "--loglevel=info", *words)
+    with process(argv, env, log):
+        until(lambda: " ready." in log.read_text(), 30)
+        yield log
 
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
     """A Redis on a free port of loopback; its URL."""
-    server = shutil.which("redis-server") or str(valkey.find_server())
     port = free_port()
-    argv = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    argv = [
+        redis_program(),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+    ]
     with process(argv, {}, folder / "redis.log"):
         url = f"redis://127.0.0.1:{port}/0"
         until(lambda: answers(url))
         yield url
 
 
+def redis_program() -> str:
+    return shutil.which("redis-server") or str(valkey.find_server())
+
+
+@contextmanager
+def listener() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
 @contextmanager
 def embedded_valkey(var: Path) -> Iterator[str]:
     """The Valkey that `up` would start in `var`; its URL."""
     with valkey.lock(var), process(valkey.command(var), {}, var / "valkey.log"):
-        url = f"unix://{valkey.socket_path(var)}"
+        url = f"unix://{socket_path(var)}"
         until(lambda: answers(url))
         yield url
 

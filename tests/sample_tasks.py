@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field
 from quart import current_app, g
 
 from quart_app.errors import Permanent
@@ -75,3 +77,119 @@ def repeat(text: str, when: datetime | None = None) -> dict[str, Any]:
 def unprintable() -> object:
     """Its result is not JSON."""
     return object()
+
+
+@task(time_limit=9.0, soft_time_limit=7)
+def limited() -> None:
+    """Has options that Celery writes into a message."""
+
+
+@task(expires=5)
+def hurried() -> None:
+    """Would expire, were its message more than a doorbell."""
+
+
+class Point(BaseModel):
+    x: int
+    y: float = 0.5
+
+
+@task
+def typed(when: datetime, point: Point, *, near: Annotated[int, Field(ge=1, le=9)] = 3) -> str:
+    """Says of which types its arguments are."""
+    return f"{type(when).__name__} {type(point).__name__} {type(near).__name__}"
+
+
+@task
+def oddly_named(
+    schema: str, json: int, copy: int, _x: int, model_config: int, self_: int = 0
+) -> list[Any]:
+    """Its parameters are called as methods of a pydantic model are."""
+    return [schema, json, copy, _x, model_config, self_]
+
+
+@task
+def give(what: str) -> Any:
+    """A result of the kind that is asked for."""
+    kinds: dict[str, Any] = {"nan": float("nan"), "infinity": [float("inf")], "half": "\ud800"}
+    kinds |= {"megabyte": "€" * 350_000, "too much": "x" * 5_000_000}
+    return kinds[what]
+
+
+@task
+def complain(text: str) -> None:
+    """Fails, with an error that is hard to keep."""
+    raise RuntimeError(f"{text}\0\ud800" + "x" * 100_000)
+
+
+@task(bind=True)
+def obey(self: Any, path: str) -> str:
+    """Goes on until it is cancelled."""
+    Path(path).touch()
+    while not self.cancelled:
+        time.sleep(0.05)
+    return "stopped"
+
+
+@task
+def pass_on(times: int, by: str = "delay") -> str:
+    """Has another job made, from within."""
+    return str(getattr(add, by)(*([times] if by == "delay" else [(times,)])).id)
+
+
+@task
+async def pass_on_at_once() -> str:
+    """Would block its loop."""
+    return str(add.delay(1).id)
+
+
+@task
+async def pass_on_in_a_thread() -> str:
+    """Does not."""
+    return str((await asyncio.to_thread(add.delay, 1)).id)
+
+
+@task(bind=True, max_attempts=3)
+def ask_again(self: Any, times: int, countdown: float = 0.05) -> str:
+    """Asks for another attempt in Celery's way."""
+    if self.request.retries < times:
+        raise self.retry(exc=RuntimeError(f"not at {self.request.retries}"), countdown=countdown)
+    return f"after {self.request.retries}"
+
+
+@task(autoretry_for=(ConnectionError,), retry_backoff=0.05, max_retries=2)
+def reconnect(path: str, kind: str = "ConnectionError") -> None:
+    """Fails in one of two ways, of which Celery's option names one."""
+    with Path(path).open("a") as file:
+        file.write("tried\n")
+    raise {"ConnectionError": ConnectionError, "ValueError": ValueError}[kind]("away")
+
+
+@task(autoretry_for=(OSError,), retry_backoff=0.05, retry_kwargs={"max_retries": 1})
+async def reconnect_later() -> None:
+    """As `reconnect`, async."""
+    raise OSError("away")
+
+
+@task
+async def give_itself_up() -> None:
+    """Is cancelled from within."""
+    raise asyncio.CancelledError
+
+
+@task(queue="slow")
+def on_the_slow_queue() -> str:
+    """Goes to a queue of its own."""
+    return "slowly"
+
+
+@task
+def anything(value: Any) -> Any:
+    """Gives back whatever it was given."""
+    return value
+
+
+@task
+def where() -> list[Any]:
+    """The process and the thread it runs in."""
+    return [os.getpid(), threading.current_thread().name, current_app.name]

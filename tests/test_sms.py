@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from quart_app import db, sms
 from quart_app.errors import Conflict
 from quart_app.models import Base, Message, MessageState
+from quart_app.sms.gateway import Gateway
 
 # Apprise imports it before Python 3.13.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -260,7 +261,7 @@ def test_a_long_text_is_one_request_even_if_the_url_asks_to_split_it(endpoint: E
 def test_an_answer_that_says_no_is_a_refusal(endpoint: Endpoint, status: int) -> None:
     endpoint.behaviour = answers(status)
     with pytest.raises(sms.Refused, match=f"answered HTTP {status}"):
-        sms.Gateway(f"json://{endpoint.address}/?retry=2").send(TO, TEXT, "ref-1")
+        Gateway(f"json://{endpoint.address}/?retry=2").send(TO, TEXT, "ref-1")
     assert len(endpoint.received) == 1
 
 
@@ -270,14 +271,14 @@ def test_an_answer_of_something_in_between_leaves_the_outcome_unknown(
 ) -> None:
     endpoint.behaviour = answers(status, Location="/elsewhere")
     with pytest.raises(sms.OutcomeUnknown, match=f"answered HTTP {status}"):
-        sms.Gateway(f"json://{endpoint.address}/?redirect=yes").send(TO, TEXT, "ref-1")
+        Gateway(f"json://{endpoint.address}/?redirect=yes").send(TO, TEXT, "ref-1")
     assert len(endpoint.received) == 1
 
 
 @pytest.mark.parametrize("query", ["", "?rto=0.1&cto=0.1"])
 def test_no_answer_in_time_leaves_the_outcome_unknown(endpoint: Endpoint, query: str) -> None:
     endpoint.behaviour = hangs
-    gateway = sms.Gateway(f"json://{endpoint.address}/{query}", timeout=0.2)
+    gateway = Gateway(f"json://{endpoint.address}/{query}", timeout=0.2)
     with pytest.raises(sms.OutcomeUnknown, match="did not answer in time"):
         gateway.send(TO, TEXT, "ref-1")
     assert len(endpoint.received) == 1
@@ -286,13 +287,13 @@ def test_no_answer_in_time_leaves_the_outcome_unknown(endpoint: Endpoint, query:
 def test_a_connection_reset_midway_leaves_the_outcome_unknown(endpoint: Endpoint) -> None:
     endpoint.behaviour = resets
     with pytest.raises(sms.OutcomeUnknown, match="the connection broke"):
-        sms.Gateway(f"json://{endpoint.address}/").send(TO, TEXT, "ref-1")
+        Gateway(f"json://{endpoint.address}/").send(TO, TEXT, "ref-1")
     assert len(endpoint.received) == 1
 
 
 def test_a_closed_port_is_not_reached(closed: str) -> None:
     with pytest.raises(sms.NotReached, match="no connection"):
-        sms.Gateway(f"json://{closed}/").send(TO, TEXT, "ref-1")
+        Gateway(f"json://{closed}/").send(TO, TEXT, "ref-1")
 
 
 def test_a_name_that_does_not_exist_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +302,7 @@ def test_a_name_that_does_not_exist_is_not_reached(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(sms.NotReached, match="host name is not known"):
-        sms.Gateway("json://nowhere.invalid/").send(TO, TEXT, "ref-1")
+        Gateway("json://nowhere.invalid/").send(TO, TEXT, "ref-1")
 
 
 TWILIO = "twilio://AC" + "0" * 32 + ":c0ffee@+12015550100"
@@ -326,7 +327,7 @@ def test_twilio_writes_to_the_number_alone(twilio: Endpoint, target: str) -> Non
 
 def test_a_number_that_a_service_drops_is_refused_and_goes_to_nobody(twilio: Endpoint) -> None:
     with pytest.raises(sms.Refused, match=r"does not take numbers such as \+29\*\*\*345"):
-        sms.Gateway(TWILIO).send("+29012345", TEXT, "ref-1")
+        Gateway(TWILIO).send("+29012345", TEXT, "ref-1")
     assert twilio.received == []
 
 
@@ -355,14 +356,14 @@ def test_credentials_are_in_no_log_error_or_repr(
     caplog.set_level(1)
     endpoint.behaviour = behaviour
     query = "%2BX-Key=s3cret&-key=s3cret&:key=s3cret"
-    gateway = sms.Gateway(f"json://u:s3cret@{endpoint.address}/s3cret?{query}", timeout=0.2)
+    gateway = Gateway(f"json://u:s3cret@{endpoint.address}/s3cret?{query}", timeout=0.2)
     error = outcome(gateway)
     assert "s3cret" in str(endpoint.received)
     assert "s3cret" not in caplog.text + repr(gateway) + repr(error)
     assert error is None or (error.__context__, error.__cause__) == (None, None)
 
 
-def outcome(gateway: sms.Gateway) -> Exception | None:
+def outcome(gateway: Gateway) -> Exception | None:
     try:
         gateway.send(TO, TEXT, "ref-1")
     except (sms.Refused, sms.NotReached, sms.OutcomeUnknown) as error:
@@ -372,7 +373,7 @@ def outcome(gateway: sms.Gateway) -> Exception | None:
 
 def test_messages_sent_at_the_same_time_keep_their_own_outcome(endpoint: Endpoint) -> None:
     endpoint.behaviour = lambda request: answers(int(request.path[1:]))(request)
-    gateways = [sms.Gateway(f"json://{endpoint.address}/{n}") for n in (200, 400, 502) * 4]
+    gateways = [Gateway(f"json://{endpoint.address}/{n}") for n in (200, 400, 502) * 4]
     with ThreadPoolExecutor(12) as threads:
         found = [type(error) for error in threads.map(outcome, gateways)]
     assert found == [type(None), sms.Refused, sms.OutcomeUnknown] * 4

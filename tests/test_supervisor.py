@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from quart_app import supervisor
-from quart_app.supervisor import Part, supervise
+from quart_app.children import Part
+from quart_app.supervisor import supervise
 
 HERE = Path(__file__).parent
 PYTHON = [sys.executable, "-S", "-c"]
@@ -39,11 +40,16 @@ os.write(1, b'pid %d\\n' % os.getpid())
 {SLEEP}
 """
 UP = """
-import asyncio, signal, sys
-from quart_app.supervisor import Part, supervise
+import asyncio, sys
+from quart_app.children import Part
+from quart_app.supervisor import supervise
+from quart_app.voice import Voice
 async def ready(): return True
+async def greet(): voice.say("all ready")
 def part(name, code, **more):
     return Part(name=name, argv=[sys.executable, "-S", "-c", code], ready=ready, **more)
+with Voice() as voice:
+    asyncio.run(supervise(STAGES, on_ready=greet, say=voice.say))
 """
 
 
@@ -81,8 +87,11 @@ class Run:
         self.lines: list[str] = []
         self.ready = asyncio.Event()
         self.task = asyncio.create_task(
-            supervise(stages, on_ready=self.ready.set, say=self.lines.append)
+            supervise(stages, on_ready=self._greet, say=self.lines.append)
         )
+
+    async def _greet(self) -> None:
+        self.ready.set()
 
     def said(self, text: str) -> list[str]:
         return [line for line in self.lines if text in line]
@@ -113,7 +122,7 @@ class Up:
     """A supervisor in a process of its own, which a test may kill; it prints to a file."""
 
     def __init__(self, log: Path, stages: str, out: int | None = None) -> None:
-        code = f"{UP}\nasyncio.run(supervise({stages}, on_ready=lambda: print('all ready')))"
+        code = UP.replace("STAGES", stages)
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
@@ -271,11 +280,13 @@ async def test_sigkill_of_the_supervisor_leaves_no_process(up: Callable[..., Up]
     await until(lambda: not any(map(alive, pids)), 5)
 
 
-async def test_the_last_signal_comes_before_sigkill(up: Callable[..., Up], tmp_path: Path) -> None:
+async def test_a_gentle_part_gets_sigterm_before_sigkill(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
     note = tmp_path / "note"
     end = f"lambda *_: (open({str(note)!r}, 'w'), sys.exit())"
     code = f"import signal, sys; signal.signal(15, {end}); print('pid 1'); {SLEEP}"
-    one = up(f"[[part('a', {code!r}, last_signal=signal.SIGTERM)]]")
+    one = up(f"[[part('a', {code!r}, gentle=True)]]")
     await until(one.pids)
     one.process.kill()
     await until(note.exists, 5)
@@ -291,19 +302,64 @@ async def test_a_killed_reaper_is_replaced(up: Callable[..., Up]) -> None:
     await until(lambda: not any(map(alive, one.pids())), 5)
 
 
-async def test_a_broken_stdout_hurts_no_part(up: Callable[..., Up], tmp_path: Path) -> None:
+async def test_a_reader_that_went_away_hurts_no_part(up: Callable[..., Up], tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    note = tmp_path / "note"
-    write = f"open({str(note)!r}, 'a').write('x')"
-    code = f"import time\nwhile True: print('x'); time.sleep(0.01); {write}"
-    one = up(f"[[part('a', {code!r})]]", out=writing)
+    one = up(f"[[part('a', {chatter(tmp_path)!r})]]", out=writing)
     os.close(writing)
     assert os.read(reading, 5)
     os.close(reading)
-    size = note.stat().st_size if note.exists() else 0
-    await until(lambda: note.exists() and note.stat().st_size > size + 20)
+    await until(lambda: grows(tmp_path / "note"))
     one.process.terminate()
     assert await asyncio.to_thread(one.process.wait, 5) == 0
+
+
+async def test_a_reader_that_stops_reading_holds_up_nothing(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    one = up(f"[[part('a', {chatter(tmp_path)!r})]]", out=writing)
+    os.close(writing)
+    await until(lambda: grows(tmp_path / "note", by=200_000))
+    pids = children(one.process.pid)
+    one.process.terminate()
+    assert await asyncio.to_thread(one.process.wait, 8) == 0
+    assert not any(map(alive, pids))
+    os.close(reading)
+
+
+async def test_a_part_that_takes_its_time_to_end_is_named(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PROMPT", 0.1)
+    one = run([part("a", STUBBORN, grace=1), part("b")])
+    await until(lambda: one.said("deaf"))
+    assert await one.interrupt() == 0
+    assert one.said("waiting for a, 1 s at most")
+
+
+async def test_a_killed_supervisor_is_outlived_by_no_stopped_part(up: Callable[..., Up]) -> None:
+    one = up(f"[[part('a', {FAMILY!r})]]")
+    await until(lambda: len(one.pids()) == 3)
+    for pid in one.pids():
+        os.kill(pid, signal.SIGSTOP)
+    one.process.kill()
+    await until(lambda: not any(map(alive, one.pids())), 5)
+
+
+def chatter(folder: Path) -> str:
+    """Prints 200 bytes at a time for ever, and adds as many to the file `note`."""
+    write = f"note = open({str(folder / 'note')!r}, 'a', buffering=1)"
+    return f"import time; {write}\nwhile True: print('x' * 199); note.write('x' * 199 + '\\n')"
+
+
+def grows(path: Path, by: int = 20) -> bool:
+    """Whether the file has more than when it was first looked at."""
+    size = path.stat().st_size if path.exists() else 0
+    first = _sizes.setdefault(path, size)
+    return size > first + by
+
+
+_sizes: dict[Path, int] = {}
 
 
 def children(pid: int) -> list[int]:

@@ -1,14 +1,13 @@
 """SMS: numbers, texts, the providers that take them, and the rows that say what became of each."""
 
-from quart_app.sms.messages import begin, due, recent, record, schedule
+from quart_app.sms.messages import begin, due, recent, record, refuse, schedule
 from quart_app.sms.numbers import Number, parse_number
 from quart_app.sms.outcomes import NotReached, OutcomeUnknown, Refused
-from quart_app.sms.providers import Console, Gateway, Provider, provider
+from quart_app.sms.providers import Console, Provider, provider
 from quart_app.sms.texts import Segments, Text, segments
 
 __all__ = [
     "Console",
-    "Gateway",
     "NotReached",
     "Number",
     "OutcomeUnknown",
@@ -22,6 +21,7 @@ __all__ = [
     "provider",
     "recent",
     "record",
+    "refuse",
     "schedule",
     "segments",
 ]

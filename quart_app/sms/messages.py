@@ -31,6 +31,11 @@ def due(session: Session, limit: int = 500) -> list[Message]:
     return list(session.scalars(found.with_for_update(skip_locked=True)))
 
 
+def refuse(session: Session, message_id: str, error: str) -> None:
+    """A waiting message that no job could hand over ends as `failed`."""
+    _move(session, message_id, MessageState.WAITING, MessageState.FAILED, error=error)
+
+
 def begin(
     session: Session, job_id: str, to: str, text: str, provider: str | None = None
 ) -> tuple[Message, bool]:

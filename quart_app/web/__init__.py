@@ -1,16 +1,20 @@
 """The web: the API, the pages and the sockets of the application."""
 
+from functools import partial
 from typing import Any
 
 from quart import Quart
 from quart_schema import QuartSchema
 
-from quart_app.web import api, auth, live, ops, pages, problems
-from quart_app.web.requests import Request
+from quart_app.web import api, auth, live, ops, pages, problems, sockets
+from quart_app.web.openapi import Provider
+from quart_app.web.requests import Request, hear_out
 
 
 def init_app(app: Quart) -> None:
-    app.request_class = Request
+    batch = app.config["MAX_BATCH_CONTENT_LENGTH"]
+    app.request_class = partial(Request, most_in_batch=batch)  # type: ignore[assignment]
+    app.after_request(hear_out)
     app.config.update(_cookies(app.config["ALLOWED_HOSTS"]))
     QuartSchema(
         app,
@@ -18,11 +22,12 @@ def init_app(app: Quart) -> None:
         swagger_ui_path=None, redoc_ui_path=None, scalar_ui_path=None,
         security_schemes={"token": {"type": "http", "scheme": "bearer"}},
         security=[{"token": []}],
+        openapi_provider_class=Provider,
     )  # fmt: skip
     problems.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for part in (api, live, ops, pages):
+    for part in (api, sockets, ops, pages):
         app.register_blueprint(part.blueprint)
 
 

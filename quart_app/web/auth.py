@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from quart import Quart, Response, current_app, g, render_template, request, session
 from quart import websocket as socket
-from werkzeug.exceptions import BadRequest, Forbidden
+from werkzeug.exceptions import BadRequest, Forbidden, UnsupportedMediaType
 
 from quart_app import db, tokens
 from quart_app.models import Role, Token
@@ -100,17 +100,11 @@ async def _admit() -> Any:
     if request.endpoint not in _PROBES and not is_known_host(request.host):
         raise BadRequest(f"Host: {request.host!r} is not one of ALLOWED_HOSTS")
     g.user = await _identify(request)
+    if g.user is None and request.endpoint not in _PUBLIC:
+        return await _ask_who()
     if request.method not in SAFE and (g.user is None or g.user.by_session):
         await _require_own_form()
-    if request.endpoint in _PUBLIC:
-        return None
-    return await _refusal()
-
-
-async def _refusal() -> Response | None:
-    if g.user is None:
-        return await _ask_who()
-    if not g.user.may(_needed_role()):
+    if request.endpoint not in _PUBLIC and not g.user.may(_needed_role()):
         raise Forbidden(f"Your role is {g.user.role}; this needs {_needed_role()}.")
     return None
 
@@ -124,7 +118,8 @@ def _needed_role() -> Role:
 
 async def _ask_who() -> Response:
     if request.blueprint == "pages":
-        page = await render_template("sign_in.html", next=request.full_path.rstrip("?"))
+        wanted = request.full_path.rstrip("?") if request.method in SAFE else None
+        page = await render_template("sign_in.html", next=wanted)
         return Response(page, 401)
     wrong = "Authorization" in request.headers
     detail = "This token is not valid (any more)." if wrong else "Send Authorization: Bearer TOKEN."
@@ -151,9 +146,9 @@ def _user(token: Token | None, by_session: bool) -> User | None:
 async def _require_own_form() -> None:
     """Raises Forbidden unless the browser and a signed token both say the form is ours."""
     if request.blueprint != "pages":
-        if g.user is None:
-            return  # it will be asked who it is
         raise Forbidden("A browser's session may only read the API: send a token.")
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise UnsupportedMediaType("Send this form as application/x-www-form-urlencoded.")
     sent = (await request.form).get("csrf_token", "")
     try:
         nonce = _signer().loads(sent, max_age=_FORM_SECONDS)

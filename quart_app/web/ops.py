@@ -38,4 +38,5 @@ async def _check() -> list[Part]:
     try:
         return await asyncio.wait_for(checking, _PATIENCE)
     except TimeoutError:
-        return [Part("database or broker", f"does not answer within {_PATIENCE:.0f} s")]
+        # The broker is asked with a deadline of its own.
+        return [Part("database", f"does not answer within {_PATIENCE:.0f} s")]

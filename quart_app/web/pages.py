@@ -1,6 +1,7 @@
 """The console: pages for people, whole without JavaScript."""
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,13 +21,15 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs, sms, tokens
 from quart_app.errors import Conflict, Invalid
-from quart_app.models import JobState, Message
+from quart_app.models import JobState, Message, Role
 from quart_app.web import api, auth, schemas
 from quart_app.web.schemas import job_json
 
 blueprint = Blueprint("pages", __name__)
 
 _LOG_LINES = 2_000
+# Browsers read a backslash as a slash and skip control characters.
+_OUR_PATH = re.compile(r"/(?!/)[^\\\x00-\x20]*")
 
 
 @blueprint.app_template_filter()
@@ -44,14 +47,13 @@ async def home() -> Any:
 @validate_querystring(schemas.Search)
 async def index(query_args: schemas.Search) -> Any:
     found = await api.find(query_args)
-    more = {"state": query_args.state, "cursor": found[-1].id} if found else {}
-    full = len(found) == query_args.limit
+    filters = query_args.model_dump(mode="json", exclude_unset=True)
     return await render_template(
         "jobs/index.html",
-        jobs=[job_json(job) for job in found],
+        jobs=found["items"],
         state=query_args.state,
         states=[state.value for state in JobState],
-        next=url_for("pages.index", **more) if full else None,
+        next=found["next"] and url_for("pages.index", **filters | {"cursor": found["next"]}),
     )
 
 
@@ -126,6 +128,7 @@ async def sign_in_by_link(code: str) -> Any:
 
 
 @blueprint.post("/sign-out")
+@auth.needs(Role.VIEWER)
 async def sign_out() -> Any:
     session.clear()
     return redirect(url_for("pages.sign_in"))
@@ -170,12 +173,14 @@ def _local_time(text: str) -> datetime | None:
     try:
         local = datetime.fromisoformat(text)
     except ValueError:
-        raise Invalid("send_at", "expected a date and a time") from None
+        local = datetime.min
+    if not 2000 <= local.year < 3000:
+        raise Invalid("send_at", "expected a date and a time")
     return local.replace(tzinfo=local.tzinfo or ZoneInfo(current_app.config["CELERY_TIMEZONE"]))
 
 
 def _local_path(wanted: str | None) -> str:
     """Where to go after signing in: a path of ours, never another site."""
-    if wanted and wanted.startswith("/") and not wanted.startswith(("//", "/\\")):
+    if wanted and _OUR_PATH.fullmatch(wanted):
         return wanted
     return url_for("pages.index")

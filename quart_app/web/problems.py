@@ -5,14 +5,25 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
-from quart import Quart, Response, current_app, render_template, request
+from quart import (
+    Quart,
+    Response,
+    current_app,
+    has_request_context,
+    render_template,
+    request,
+    websocket,
+)
 from quart_schema import RequestSchemaValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from quart_app.errors import Full, Invalid, Problem
+from quart_app.web import schemas
 
+#: What SQLAlchemy raises when the database does not answer.
+AWAY = (OperationalError, InterfaceError, PoolTimeout)
 _RETRY_AFTER = {"Retry-After": "2"}
 
 logger = logging.getLogger(__name__)
@@ -20,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 def init_app(app: Quart) -> None:
     app.register_error_handler(Problem, _domain)
-    app.register_error_handler(RequestSchemaValidationError, _invalid)
+    app.register_error_handler(RequestSchemaValidationError, _not_as_described)
     app.register_error_handler(HTTPException, _http)
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for away in AWAY:
         app.register_error_handler(away, _database_away)
     app.register_error_handler(Exception, _unexpected)
 
@@ -39,6 +50,8 @@ async def answer(status: int, title: str, detail: str, **more: Any) -> Response:
 
 
 def _for_people() -> bool:
+    if not has_request_context():
+        return False  # a socket that was refused before it was one
     accepted = request.accept_mimetypes
     is_page = request.blueprint == "pages" or request.endpoint is None
     return is_page and accepted.accept_html and accepted["text/html"] > accepted["application/json"]
@@ -51,15 +64,11 @@ async def _domain(error: Problem) -> Response:
     return await answer(error.status, error.title, str(error), **more)
 
 
-async def _invalid(error: RequestSchemaValidationError) -> Response:
+async def _not_as_described(error: RequestSchemaValidationError) -> Response:
     cause = error.validation_error
-    if not isinstance(cause, ValidationError):
-        detail = "body: expected a JSON object with Content-Type: application/json"
-        return await answer(400, "Bad Request", detail, field="body")
-    first = cause.errors(include_url=False, include_context=False)[0]
-    field = ".".join(map(str, first["loc"])) or "body"
-    message = first["msg"].removeprefix("Value error, ")
-    return await answer(422, "Invalid input", f"{field}: {message}", field=field)
+    if isinstance(cause, ValidationError):
+        return await _domain(schemas.invalid(cause))
+    return await answer(400, "Bad Request", "body: expected a JSON object", field="body")
 
 
 async def _http(error: HTTPException) -> Response:
@@ -79,6 +88,7 @@ async def _database_away(error: Exception) -> Response:
 
 
 async def _unexpected(error: Exception) -> Response:
-    logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    path = request.path if has_request_context() else websocket.path
+    logger.error("%s failed", path, exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return await answer(status, status.phrase, "Something went wrong here; it has been logged.")

@@ -1,27 +1,92 @@
 """The request: JSON that cannot be read is the caller's mistake, however it is broken."""
 
-from typing import Any
+import asyncio
+import contextlib
+import json
+from typing import Any, NoReturn
 
 import quart
-from quart import current_app
-from werkzeug.exceptions import BadRequest
+from quart.wrappers.request import Body as QuartBody
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 BATCH_PATH = "/api/jobs/batch"
+_MOST_LEVELS = 100
+_PATIENCE = 5.0
+
+
+class Body(QuartBody):
+    """What is over the limit is let through unkept, also when a form's parser empties the rest."""
+
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        super().__init__(expected_content_length, max_content_length)
+        self.sent = asyncio.Event()
+        self._came = 0
+
+    def append(self, data: bytes) -> None:
+        self._came += len(data)
+        if self._max_content_length is not None and self._came > self._max_content_length:
+            self._must_raise = self._must_raise or RequestEntityTooLarge()
+            self.clear()
+            super().set_complete()
+        super().append(data)
+
+    def set_complete(self) -> None:
+        self.sent.set()
+        super().set_complete()
 
 
 class Request(quart.Request):
-    """A batch may be bigger than other bodies; nesting without end is refused."""
+    """A batch may be bigger than other bodies; `most_in_batch` is in bytes."""
 
-    def __init__(self, method: str, scheme: str, path: str, *args: Any, **options: Any) -> None:
+    body_class = Body
+    body: Body
+
+    def __init__(
+        self, method: str, scheme: str, path: str, *args: Any, most_in_batch: int, **options: Any
+    ) -> None:
         if path == BATCH_PATH:
-            options["max_content_length"] = current_app.config["MAX_BATCH_CONTENT_LENGTH"]
+            options["max_content_length"] = most_in_batch
         super().__init__(method, scheme, path, *args, **options)
 
-    async def get_json(self, *args: Any, **options: Any) -> Any:
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """The body; raises BadRequest, which says where it is broken, or UnsupportedMediaType."""
+        body = await self.get_data(cache=cache)
+        if not body:
+            raise BadRequest("body: expected JSON, and there is nothing")
+        if not self.is_json:
+            raise UnsupportedMediaType("body: send it with Content-Type: application/json")
         try:
-            return await super().get_json(*args, **options)
+            value = json.loads(body, parse_constant=_refuse)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"body: this is not JSON: {error}") from None
+        except ValueError:
+            raise BadRequest("body: a number is too long") from None
         except RecursionError:
-            raise BadRequest("body: the JSON is nested too deeply") from None
+            value = None
+        if value is None or _is_deeper(value, _MOST_LEVELS):
+            raise BadRequest(f"body: expected JSON of {_MOST_LEVELS} levels at most, and not null")
+        return value
 
-    def on_json_loading_failure(self, error: Exception) -> Any:
-        raise BadRequest(f"body: this is not JSON: {error}") from None
+
+async def hear_out(response: quart.Response) -> quart.Response:
+    """Lets the client send the rest of its body: cut off, it would not see the answer."""
+    body: Any = quart.request.body
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(body.sent.wait(), _PATIENCE)
+    return response
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise BadRequest(f"body: this is not JSON: {constant} is not a number there")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            inner
+            for outer in inside
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(inside)

@@ -1,14 +1,48 @@
 """What the API takes and gives, as models that validate it and describe it."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
+from quart_app.errors import Invalid
 from quart_app.events import timestamp
 from quart_app.models import Job, JobState
 
-TaskName = Field(min_length=1, max_length=255, examples=["tasks.background.async_send_sms"])
+Model = TypeVar("Model", bound=BaseModel)
+_YEARS = range(1970, 9999)
+
+
+def _is_text(value: Any) -> Any:
+    """A bare number would else be taken for seconds since 1970."""
+    if not isinstance(value, str) or value.lstrip("+-").replace(".", "", 1).isdecimal():
+        raise ValueError("expected ISO 8601 with an offset, such as 2030-01-01T09:00:00+08:00")
+    return value
+
+
+def _in_range(at: datetime) -> datetime:
+    if at.year not in _YEARS:
+        raise ValueError(f"expected a year from {_YEARS.start} to {_YEARS.stop - 1}")
+    return at.astimezone(UTC)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("expected text without NUL characters")
+    return text
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_in_range)]
+Plain = Annotated[str, AfterValidator(_without_nul)]
 
 
 class Strict(BaseModel):
@@ -18,14 +52,18 @@ class Strict(BaseModel):
 class NewJob(Strict):
     """A job to submit; `delay` (seconds) and `eta` exclude each other."""
 
-    task: str = TaskName
+    task: Plain = Field(min_length=1, max_length=255, examples=["tasks.background.async_send_sms"])
     args: list[Any] = Field(default_factory=list, max_length=100)
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    queue: str | None = Field(None, max_length=100)
-    priority: int = Field(0, ge=0, le=9, description="0 goes first, 9 last, as Celery on Redis.")
-    delay: float | None = Field(None, ge=0, le=316_224_000, description="Seconds to wait.")
-    eta: AwareDatetime | None = Field(None, description="ISO 8601 with offset.")
-    unique_key: str | None = Field(None, min_length=1, max_length=255)
+    queue: Plain | None = Field(None, max_length=100)
+    priority: int = Field(
+        0, ge=0, le=9, strict=True, description="0 goes first, 9 last, as Celery on Redis."
+    )
+    delay: float | None = Field(
+        None, ge=0, le=316_224_000, strict=True, description="Seconds to wait."
+    )
+    eta: Moment | None = Field(None, description="ISO 8601 with offset.")
+    unique_key: Plain | None = Field(None, min_length=1, max_length=255)
 
 
 class Batch(Strict):
@@ -43,17 +81,31 @@ class Search(Strict):
     """Filters of a list of jobs."""
 
     state: JobState | None = None
-    task: str | None = None
-    queue: str | None = None
-    q: str | None = Field(None, max_length=255, description="Searched in arguments and errors.")
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    task: Plain | None = Field(None, max_length=255)
+    queue: Plain | None = Field(None, max_length=100)
+    q: Plain | None = Field(None, max_length=255, description="Searched in arguments and errors.")
+    since: Moment | None = None
+    until: Moment | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
 
 
 class EventSearch(Strict):
     after: int = Field(0, ge=0, le=2**31 - 1)
+
+
+def read(model: type[Model], value: Any) -> Model:
+    """The value as the model; raises Invalid naming the first field that is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> Invalid:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"])) or "body"
+    return Invalid(field, first["msg"].removeprefix("Value error, "))
 
 
 _TIMES = ("accepted_at", "published_at", "eta", "started_at", "finished_at")
@@ -69,6 +121,15 @@ def job_json(job: Job) -> dict[str, Any]:
     shown |= {name: _time(getattr(job, name)) for name in _TIMES}
     shown |= {"state": job.state.value, "schedule": job.schedule_id}
     return shown | ({"duplicate": True} if job.duplicate else {})
+
+
+def page_json(found: Sequence[Job], limit: int) -> dict[str, Any]:
+    """The first `limit` of the jobs found; `next` is the cursor when there are more."""
+    page = found[:limit]
+    return {
+        "items": [job_json(job) for job in page],
+        "next": page[-1].id if len(found) > limit else None,
+    }
 
 
 def _time(at: datetime | None) -> str | None:

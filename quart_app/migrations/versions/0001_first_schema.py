@@ -12,7 +12,11 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-TABLE: Any = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
+TABLE: Any = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_engine": "InnoDB",
+}
 
 
 def upgrade() -> None:

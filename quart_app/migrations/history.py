@@ -1,0 +1,44 @@
+"""Runs Alembic on a database while nobody else does; imported only where there is work for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from quart_app.db import Database
+from quart_app.migrations import Behind
+
+_LOCK = "quartermaster.migrations"
+_PATIENCE = 60
+
+
+def upgrade(database: Database) -> None:
+    """Raises Behind when the database is at a revision that this version does not know."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    with _alone(database) as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise Behind(f"The database was made by a newer version: {error}") from None
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[Connection]:
+    """A connection with which no other process migrates meanwhile."""
+    if database.is_sqlite:
+        with database.engine.execution_options(begin="EXCLUSIVE").connect() as connection:
+            yield connection
+        return
+    # Of its own, since the others are limited to short statements.
+    with create_engine(database.engine.url, poolclass=NullPool).connect() as connection:
+        name = {"name": _LOCK, "patience": _PATIENCE}
+        if not connection.scalar(text("SELECT GET_LOCK(:name, :patience)"), name):
+            raise Behind(f"Another process has been migrating for {_PATIENCE} s: try again later.")
+        yield connection

@@ -1,0 +1,143 @@
+"""What a caller asks for, checked against the task it names, and the row it becomes."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import uuid_utils
+from quart import current_app
+
+from quart_app.errors import Invalid, NotFound
+from quart_app.models import Job, JobState
+
+_QUEUE_NAME = re.compile(r"[\w.:-]{1,100}")
+_MOST_LEVELS = 100
+
+
+class Task(Protocol):
+    """What the ledger asks of a registered task."""
+
+    name: str
+    queue: str | None
+    max_attempts: int
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
+        """The arguments as they are to be stored; raises Invalid naming the wrong one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """What a caller asks for: `delay` in seconds or `eta`, an aware datetime, but not both."""
+
+    task: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    queue: str | None = None
+    priority: int = 0
+    delay: float | None = None
+    eta: datetime | None = None
+    unique_key: str | None = None
+    #: Digests of the caller with its Idempotency-Key, and of the request's body.
+    idempotency_key: str | None = None
+    idempotency_body: str | None = None
+    schedule_id: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there may be a job already that this one would repeat."""
+        return bool(self.unique_key or self.idempotency_key or self.schedule_id)
+
+
+def row(new: NewJob, at: datetime) -> Job:
+    task = task_named(new.task)
+    _storable("args", new.args)
+    _storable("kwargs", new.kwargs)
+    _storable("unique_key", new.unique_key)
+    if len(new.unique_key or "") > 255:
+        raise Invalid("unique_key", "expected at most 255 characters")
+    args, kwargs = task.check(new.args, new.kwargs)
+    available_at = _available_at(new, at)
+    later = available_at > at
+    return Job(
+        id=str(uuid_utils.uuid7()),
+        task=new.task,
+        args=args,
+        kwargs=kwargs,
+        queue=_queue(new, task),
+        priority=_within("priority", new.priority, 0, 9),
+        state=JobState.SCHEDULED if later else JobState.QUEUED,
+        attempt=0,
+        max_attempts=task.max_attempts,
+        last_seq=1,
+        accepted_at=at,
+        available_at=available_at,
+        eta=new.eta or (available_at if later else None),
+        unique_key=new.unique_key,
+        live_key=digest(new.task, new.unique_key) if new.unique_key else None,
+        idempotency_key=new.idempotency_key,
+        idempotency_body=new.idempotency_body,
+        schedule_id=new.schedule_id,
+        context=dict(new.context),
+    )
+
+
+def task_named(name: str) -> Task:
+    found: Task | None = current_app.extensions["celery"].tasks.get(name)
+    if found is None or not hasattr(found, "check"):
+        raise NotFound(f"There is no task {name!r}; GET /api/tasks lists them.")
+    return found
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _available_at(new: NewJob, at: datetime) -> datetime:
+    if new.delay is not None and new.eta is not None:
+        raise Invalid("delay", "give delay or eta, not both")
+    if new.eta is not None and new.eta.tzinfo is None:
+        raise Invalid("eta", "expected a time with an offset, such as 2030-01-01T09:00:00+08:00")
+    if new.eta is not None and not 1970 <= new.eta.year < 3000:
+        raise Invalid("eta", "expected a time of the years 1970 to 2999")
+    if new.eta is not None:
+        return max(new.eta, at)
+    return at + timedelta(seconds=_within("delay", new.delay or 0, 0, 10 * 366 * 86400))
+
+
+def _storable(where: str, value: Any, levels: int = _MOST_LEVELS) -> None:
+    """Raises Invalid, naming the place, for what cannot be kept as it is."""
+    if levels == 0:
+        raise Invalid(where[:100], f"expected at most {_MOST_LEVELS} levels")
+    if isinstance(value, str) and ("\0" in value or (not value.isprintable() and _broken(value))):
+        raise Invalid(where, "expected text without NUL characters or lone surrogates")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Invalid(where, "expected a finite number")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _storable(where, key, levels - 1)
+            _storable(f"{where}.{key}", inner, levels - 1)
+    if isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _storable(f"{where}.{index}", inner, levels - 1)
+
+
+def _broken(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _queue(new: NewJob, task: Task) -> str:
+    name = new.queue or task.queue or current_app.extensions["celery"].conf.task_default_queue
+    if not _QUEUE_NAME.fullmatch(name):
+        raise Invalid("queue", "expected up to 100 letters, digits, dots, colons or dashes")
+    return str(name)
+
+
+def _within(field: str, value: float, low: int, high: int) -> Any:
+    if not low <= value <= high:
+        raise Invalid(field, f"expected a number from {low} to {high}")
+    return value

@@ -1,0 +1,66 @@
+"""The description of the API: each task is an operation of its own, with its own schema."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from quart_schema.openapi import OpenAPIProvider
+from werkzeug.routing.rules import Rule
+
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "field": {"type": "string"},
+    },
+}
+_REFUSED = {
+    "description": "What went wrong.",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_REFERENCE = "#/components/schemas/{model}"
+
+
+class Provider(OpenAPIProvider):
+    """Describes what programs call, and leaves the pages out."""
+
+    def schema(self) -> dict[str, Any]:
+        whole = super().schema()
+        schemas = whole["components"]["schemas"]
+        schemas["Problem"] = _PROBLEM
+        for task in self._app.extensions["celery"].tasks.values():
+            if hasattr(task, "check"):
+                parameters = task.parameters.model_json_schema(ref_template=_REFERENCE)
+                schemas |= parameters.pop("$defs", {})
+                whole["paths"][f"/api/tasks/{task.name}"] = {"post": _operation(task, parameters)}
+        return whole
+
+    def generate_rules(self) -> Iterable[Rule]:
+        pages = self._app.blueprints["pages"].name
+        for rule in super().generate_rules():
+            if not (rule.endpoint.startswith(f"{pages}.") or rule.endpoint == "api.submit_by_name"):
+                yield rule
+
+    def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        paths, components = super().build_paths(rule)
+        for operations in paths.values():
+            for method, operation in operations.items():
+                operation["responses"] = _responses("202" if method == "post" else "200")
+        return paths, components
+
+
+def _operation(task: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    body = {"content": {"application/json": {"schema": parameters}}}
+    return {
+        "operationId": f"submit_{task.name}",
+        "summary": (task.__doc__ or task.name).strip().partition("\n")[0],
+        "requestBody": body,
+        "responses": _responses("202"),
+    }
+
+
+def _responses(status: str) -> dict[str, Any]:
+    return {status: {"description": "Done, or accepted."}, "default": _REFUSED}

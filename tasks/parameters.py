@@ -1,0 +1,78 @@
+"""A task's parameters: checked when a job is submitted, and given to the body in their types."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from quart_app.errors import Invalid
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Arguments that fit, those given by position still in their places."""
+
+    model: BaseModel
+    #: The parameters given by position.
+    positional: Sequence[str]
+
+    def stored(self) -> tuple[list[Any], dict[str, Any]]:
+        """As JSON, for the job's row; what was not given is left out."""
+        by_name = self.model.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        return [by_name.pop(name) for name in self.positional], by_name
+
+    def typed(self) -> tuple[list[Any], dict[str, Any]]:
+        """In the types of the signature, for the body."""
+        fields = type(self.model).model_fields
+        by_name = {
+            str(fields[key].alias): getattr(self.model, key)
+            for key in fields
+            if key in self.model.model_fields_set
+        } | (self.model.model_extra or {})
+        return [by_name.pop(name) for name in self.positional], by_name
+
+
+def model_of(name: str, function: Callable[..., Any]) -> type[BaseModel]:
+    """The signature as a model: its JSON Schema is what callers see."""
+    signature = inspect.signature(function, eval_str=True)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    extra: Any = "allow" if inspect.Parameter.VAR_KEYWORD in kinds else "forbid"
+    named = [p for p in signature.parameters.values() if p.kind not in _VARIABLE]
+    # Fields get names of their own, since a parameter may be called anything.
+    fields: Any = {f"p{index}": _field(parameter) for index, parameter in enumerate(named)}
+    config = ConfigDict(extra=extra, arbitrary_types_allowed=True)
+    return create_model(name, __config__=config, **fields)
+
+
+def bind(model: type[BaseModel], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
+    """Raises Invalid, naming the first argument that does not fit as the caller wrote it."""
+    names = [str(field.alias) for field in model.model_fields.values()][: len(args)]
+    if len(names) < len(args):
+        raise Invalid("args", f"{model.__name__} takes {len(names)} at most")
+    if twice := set(names) & kwargs.keys():
+        raise Invalid(f"kwargs.{min(twice)}", "given in args as well")
+    given = dict(zip(names, args, strict=True)) | dict(kwargs)
+    try:
+        return Bound(model.model_validate(given), names)
+    except ValidationError as error:
+        raise _invalid(error, names) from None
+
+
+def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
+    annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+    if parameter.default is parameter.empty:
+        return annotation, Field(alias=parameter.name)
+    return annotation, Field(parameter.default, alias=parameter.name)
+
+
+def _invalid(error: ValidationError, names: Sequence[str]) -> Invalid:
+    """The first wrong parameter, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    name, *inner = [str(part) for part in first["loc"]] or [""]
+    where = f"args.{names.index(name)}" if name in names else f"kwargs.{name}"
+    message = first["msg"].removeprefix("Value error, ")
+    return Invalid(".".join([where, *inner]), message[:1].lower() + message[1:])

@@ -1,0 +1,154 @@
+"""The commands as a person or a script meets them: what they print, where, and how they exit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quart_app import tokens
+from tests import real
+from tests.conftest import Place
+
+COMMANDS = [["migrate"], ["tokens", "list"], ["tokens", "create", "x"], ["up"]]
+# What Windows has not; what others import for themselves is imported before it is taken away.
+WINDOWS = """
+import asyncio, billiard.pool, celery.apps.worker, hypercorn.asyncio, importlib, os, quart, redis
+import signal, subprocess, sys
+for name in ("fcntl", "termios", "pty", "tty", "pwd", "grp", "resource"):
+    sys.modules[name] = None
+for name in ("SIGKILL", "SIGHUP", "SIGCHLD"):
+    delattr(signal, name)
+for name in ("fork", "killpg", "getuid", "setsid"):
+    delattr(os, name)
+sys.platform = "win32"
+asgi = importlib.import_module("asgi")
+importlib.import_module("tasks.celery")
+importlib.import_module("tasks.beat")
+asgi.app.cli.main(["up"])
+"""
+
+
+def quart(place: dict[str, str], *words: str) -> tuple[int, str, str]:
+    argv = real.python("quart", "--app", "asgi", *words)
+    return run(argv, place)
+
+
+def run(argv: list[str], env: dict[str, str]) -> tuple[int, str, str]:
+    done = subprocess.run(
+        argv, env=real.environment(env), cwd=real.ROOT,
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def invoke(place: Place, *words: str) -> tuple[int, str, str]:
+    """The same in this process, which is quicker."""
+    app = place.app()
+    result = app.test_cli_runner().invoke(args=words, prog_name="quart")
+    app.extensions["db"].engine.dispose()
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_new_token_stands_alone_on_standard_output(clean: Place) -> None:
+    code, out, err = quart(clean.env, "tokens", "create", "ci", "--role", "viewer")
+    assert code == 0
+    assert out.startswith("qm_")
+    assert out.count("\n") == 1
+    assert "'ci' with the role viewer" in err
+    assert out.strip() not in err
+
+
+def test_the_token_is_the_one_that_signs_in(clean: Place) -> None:
+    secret = invoke(clean, "tokens", "create", "ci", "--role", "admin")[1].strip()
+    database = clean.app().extensions["db"]
+    with database.session() as session:
+        token = tokens.identify(session, secret)
+    database.engine.dispose()
+    assert token is not None
+    assert (token.name, str(token.role)) == ("ci", "admin")
+
+
+def test_the_list_names_tokens_and_shows_none(clean: Place) -> None:
+    secret = invoke(clean, "tokens", "create", "ci")[1].strip()
+    code, out, _ = invoke(clean, "tokens", "list")
+    assert (code, out.split()[:2]) == (0, ["ci", "operator"])
+    assert secret not in out
+
+
+def test_a_revoked_token_is_gone_and_its_name_free(clean: Place) -> None:
+    invoke(clean, "tokens", "create", "ci")
+    assert invoke(clean, "tokens", "revoke", "ci")[0] == 0
+    assert invoke(clean, "tokens", "list")[1] == ""
+    assert invoke(clean, "tokens", "create", "ci")[0] == 0
+
+
+def test_a_name_that_is_taken_is_one_line_on_standard_error(clean: Place) -> None:
+    invoke(clean, "tokens", "create", "ci")
+    code, out, err = invoke(clean, "tokens", "create", "ci")
+    assert (code, out, err) == (1, "", "Error: There is a token named 'ci' already.\n")
+
+
+def test_an_unknown_name_is_one_line_on_standard_error(clean: Place) -> None:
+    code, out, err = invoke(clean, "tokens", "revoke", "ci")
+    assert (code, out, err) == (1, "", "Error: There is no token named 'ci'.\n")
+
+
+def test_an_unknown_role_names_the_roles(clean: Place) -> None:
+    code, _, err = invoke(clean, "tokens", "create", "ci", "--role", "king")
+    assert code == 2
+    assert "'viewer', 'operator', 'admin'" in err
+
+
+def test_migrate_says_where_the_database_is(place: Place) -> None:
+    code, out, err = invoke(place, "migrate")
+    assert (code, err) == (0, "")
+    assert out.startswith("The database is at 0")
+
+
+def test_on_a_fresh_folder_migrate_makes_the_database(tmp_path: Path) -> None:
+    var = tmp_path / "a b" / "var"
+    code, out, err = quart({"VAR_DIR": str(var)}, "migrate")
+    assert (code, out.count("\n"), err) == (0, 1, "")
+    assert (var / "quartermaster.sqlite3").exists()
+    assert (var / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_on_a_fresh_folder_a_token_can_be_made_at_once(tmp_path: Path) -> None:
+    code, out, _ = quart({"VAR_DIR": str(tmp_path / "var")}, "tokens", "create", "ci")
+    assert (code, out[:3]) == (0, "qm_")
+
+
+def test_on_a_fresh_folder_doctor_tells_each_remedy(tmp_path: Path) -> None:
+    code, out, err = quart({"VAR_DIR": str(tmp_path / "var")}, "doctor")
+    assert (code, err) == (1, "")
+    faults = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert faults["settings"] == faults["database"] == "ok"
+    assert "run `python3 run.py migrate`" in faults["schema"]
+    assert "start `python3 run.py`" in faults["broker"]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_with_the_database_away_a_command_ends_with_one_line(
+    words: list[str], tmp_path: Path
+) -> None:
+    away = {"DATABASE_URL": "mysql://me:s3cret@127.0.0.1:1/x", "SECRET_KEY": "x"}
+    code, out, err = quart(away | {"VAR_DIR": str(tmp_path)}, *words)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: The database does not answer: ")
+    assert "s3cret" not in err
+
+
+def test_with_the_database_away_doctor_says_so(tmp_path: Path) -> None:
+    away = {"DATABASE_URL": "mysql://me:s3cret@127.0.0.1:1/x", "SECRET_KEY": "x"}
+    code, out, err = quart(away | {"VAR_DIR": str(tmp_path)}, "doctor")
+    assert (code, err) == (1, "")
+    assert "database  does not answer" in out
+    assert "DATABASE_URL" in out
+    assert "s3cret" not in out
+
+
+def test_web_and_worker_load_without_what_windows_lacks_and_up_says_so(tmp_path: Path) -> None:
+    code, _, err = run([sys.executable, "-c", WINDOWS], {"VAR_DIR": str(tmp_path)})
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("Error: up needs Linux or macOS")

@@ -1,0 +1,136 @@
+"""Migrations: they lead to the schema of the models, any number at once, and back."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import inspect, make_url, text
+
+from quart_app import migrations
+from quart_app.db import Database
+from quart_app.migrations import Behind
+from quart_app.models import Base
+from tests.conftest import Place
+from tests.real import ROOT
+
+
+@pytest.fixture
+def urls(place: Place, tmp_path: Path) -> Iterator[list[str]]:
+    """Two databases with nothing in them."""
+    if place.name == "sqlite":
+        yield [f"sqlite:///{tmp_path}/new folder/{name}.sqlite3" for name in "ab"]
+        return
+    url = make_url(place.database_url)
+    names = ["fresh_a", "fresh_b"]
+    with pymysql.connect(
+        host=url.host, port=url.port or 3306, user=url.username, password=url.password or ""
+    ) as server:
+        for name in names:
+            server.cursor().execute(f"DROP DATABASE IF EXISTS {name}")
+            server.cursor().execute(f"CREATE DATABASE {name} CHARACTER SET latin1")
+        yield [url.set(database=name).render_as_string(hide_password=False) for name in names]
+        for name in names:
+            server.cursor().execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def database(urls: list[str]) -> Iterator[Database]:
+    database = Database(urls[0])
+    yield database
+    database.engine.dispose()
+
+
+def schema(database: Database) -> dict[str, Any]:
+    """Everything that reflection tells of the tables, in an order of its own."""
+    found = inspect(database.engine)
+    tables = set(found.get_table_names()) - {"alembic_version"}
+    return {table: plain([
+        sorted(found.get_columns(table), key=lambda column: column["name"]),
+        found.get_pk_constraint(table),
+        sorted(found.get_indexes(table), key=lambda index: str(index["name"])),
+        sorted(found.get_unique_constraints(table), key=lambda unique: str(unique["name"])),
+        found.get_foreign_keys(table), found.get_table_options(table),
+    ]) for table in tables}  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list) else repr(value)
+
+
+def downgrade(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+
+
+def test_migrations_lead_to_the_schema_of_the_models(urls: list[str], database: Database) -> None:
+    migrations.upgrade(database)
+    models = Database(urls[1])
+    Base.metadata.create_all(models.engine)
+    assert schema(database) == schema(models)
+    assert schema(database).keys() == Base.metadata.tables.keys()
+    models.engine.dispose()
+
+
+def test_an_upgrade_of_what_is_current_changes_nothing(database: Database) -> None:
+    assert migrations.current(database) is None
+    first = migrations.upgrade(database)
+    before = schema(database)
+    assert migrations.upgrade(database) == first == migrations.current(database)
+    assert schema(database) == before
+
+
+def test_it_goes_down_to_nothing_and_up_again(database: Database) -> None:
+    migrations.upgrade(database)
+    before = schema(database)
+    downgrade(database)
+    assert (schema(database), migrations.current(database)) == ({}, None)
+    migrations.upgrade(database)
+    assert schema(database) == before
+
+
+def test_processes_that_migrate_at_once_do_no_harm(urls: list[str], database: Database) -> None:
+    code = (
+        "from quart_app import migrations; from quart_app.db import Database\n"
+        f"print(migrations.upgrade(Database({urls[0]!r})))"
+    )
+    start = [sys.executable, "-c", code]
+    children = [subprocess.Popen(start, stdout=-1, cwd=ROOT, text=True) for _ in range(3)]
+    said = {child.communicate(timeout=60)[0].strip() for child in children}
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert said == {migrations.head()} == {migrations.current(database)}
+
+
+def test_what_is_met_is_upgraded_on_sqlite_and_named_on_a_server(database: Database) -> None:
+    if database.is_sqlite:
+        migrations.ensure(database)
+    else:
+        with pytest.raises(Behind, match=r"run\.py migrate.* at nothing"):
+            migrations.ensure(database)
+        migrations.upgrade(database)
+        migrations.ensure(database)
+    assert migrations.current(database) == migrations.head()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: Database) -> None:
+    migrations.upgrade(database)
+    with database.session() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Behind, match="9999"):
+        migrations.ensure(database)
+    with pytest.raises(Behind):
+        migrations.upgrade(database)
+
+
+def test_a_server_that_is_away_is_not_taken_for_an_old_one() -> None:
+    migrations.ensure(Database("mysql://root@127.0.0.1:1/none"))

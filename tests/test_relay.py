@@ -1,0 +1,225 @@
+"""The relay: what is due comes on, what is lost comes back, and a healthy backlog is left alone."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from quart import Quart
+from redis import Redis
+
+from quart_app import attempts, db, jobs, relay
+from quart_app.celeryext import in_app_context
+from quart_app.models import JobState
+from tests.conftest import Place
+from tests.ledger import Ledger
+from tests.real import until
+from tests.test_publisher import many, waiting
+
+ADD = "tests.sample_tasks.add"
+
+
+@pytest.fixture
+def still(clean: Place) -> Iterator[Ledger]:
+    """The ledger, with no relay but the test's own ticks."""
+    app = clean.app()
+    yield Ledger(app)
+    app.extensions["publisher"].close()
+    app.extensions["db"].engine.dispose()
+
+
+def tick(app: Quart) -> int:
+    return in_app_context(app, lambda: relay.tick(db.get(), app.extensions["publisher"]))
+
+
+def together(count: int, app: Quart) -> None:
+    """So many relays tick at the same moment."""
+    start = threading.Barrier(count)
+
+    def run() -> None:
+        start.wait()
+        tick(app)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def claimed(ledger: Ledger, **options: Any) -> str:
+    """A job in the hands of a worker that will not be heard of again."""
+    job_id = ledger.submit("add", 1, **options)
+    until(lambda: ledger.job(job_id).published_at)
+    assert ledger.within(lambda s: attempts.claim(s, job_id, ADD, "a worker", 60))
+    ledger.change(job_id, lease_until=db.now(-1))
+    return job_id
+
+
+def states(ledger: Ledger, job_id: str) -> list[str]:
+    return [event["state"] for event in ledger.events(job_id, "state")]
+
+
+def test_a_delayed_job_comes_on_when_its_time_has_come(still: Ledger, place: Place) -> None:
+    job_id = still.submit("add", 1, delay=3600)
+    assert tick(still.app) == 0
+    still.change(job_id, available_at=db.now())
+    together(8, still.app)
+    assert states(still, job_id) == ["scheduled", "queued"]
+    until(lambda: waiting(place.redis_url) == [job_id])
+
+
+def test_a_retrying_job_comes_on_when_its_time_has_come(still: Ledger) -> None:
+    job_id = claimed(still)
+    still.within(lambda s: attempts.postpone(s, job_id, 1, "it failed", 0.0))
+    assert tick(still.app) == 1
+    assert states(still, job_id) == ["queued", "running", "retrying", "queued"]
+
+
+def test_a_lost_job_is_given_back_once_however_many_relays_tick(still: Ledger) -> None:
+    ids = [claimed(still) for _ in range(20)]
+    together(8, still.app)
+    for job_id in ids:
+        job = still.job(job_id)
+        assert (job.state, job.losses, job.lease_until) == (JobState.QUEUED, 1, None)
+        assert states(still, job_id) == ["queued", "running", "queued"]
+    assert job.error == "worker a worker was lost"
+
+
+def test_a_job_whose_worker_is_alive_is_left_to_it(still: Ledger) -> None:
+    job_id = claimed(still)
+    still.change(job_id, lease_until=db.now(5))
+    assert tick(still.app) == 0
+    assert still.job(job_id).state is JobState.RUNNING
+
+
+def test_a_job_that_keeps_killing_its_worker_fails(still: Ledger) -> None:
+    job_id = claimed(still, unique_key="one at a time")
+    still.change(job_id, losses=relay.MOST_LOSSES - 1)
+    tick(still.app)
+    job = still.job(job_id)
+    assert (job.state, job.error) == (JobState.FAILED, "its worker was lost 3 times while it ran")
+    assert job.finished_at
+    assert job.live_key is None
+
+
+def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(still: Ledger) -> None:
+    job_id = claimed(still)
+    still.within(lambda s: jobs.cancel(s, job_id))
+    tick(still.app)
+    assert still.job(job_id).state is JobState.CANCELLED
+    assert tick(still.app) == 0
+
+
+def test_a_lost_doorbell_is_rung_again_within_ten_seconds(ledger: Ledger, place: Place) -> None:
+    job_id = ledger.submit("add", 1)
+    until(lambda: ledger.job(job_id).published_at)
+    with Redis.from_url(place.redis_url) as redis:
+        redis.flushall()
+    assert until(lambda: waiting(place.redis_url) == [job_id], 10)
+
+
+def test_a_doorbell_that_goes_unheard_is_rung_ever_more_rarely(still: Ledger) -> None:
+    job_id = still.submit("add", 1, queue="nowhere")
+    until(lambda: still.job(job_id).rings)
+    for patience in (3, 6, 12, 24, 48, 60, 60):
+        with Redis.from_url(still.app.config["REDIS_URL"]) as redis:
+            redis.delete("nowhere")
+        still.change(job_id, published_at=db.now(1 - patience), available_at=db.now(-300))
+        assert tick(still.app) == 0
+        still.change(job_id, published_at=db.now(-patience))
+        assert tick(still.app) == 1
+
+
+def test_a_deep_healthy_backlog_is_not_rung_again(still: Ledger, place: Place) -> None:
+    still.within(lambda s: jobs.submit_many(s, many(300, queue="deep")))
+    still.within(lambda s: jobs.submit_many(s, many(300, queue="deep", priority=9)))
+    until(lambda: all(job.published_at for job in still.jobs()))
+    still.change_all(published_at=db.now(-300), available_at=db.now(-300))
+    before = pushes(place)
+    for _ in range(20):
+        tick(still.app)
+    assert pushes(place) == before
+
+
+def test_what_went_missing_from_a_deep_backlog_is_rung_again(still: Ledger, place: Place) -> None:
+    ids = [job.id for job in still.within(lambda s: jobs.submit_many(s, many(50, queue="deep")))]
+    until(lambda: all(job.published_at for job in still.jobs()))
+    with Redis.from_url(place.redis_url) as redis:
+        redis.ltrim("deep", 0, 39)  # the ten at the end, which would be heard first
+    for age, job_id in enumerate(reversed(ids)):
+        still.change(job_id, published_at=db.now(-200 - 10 * age), available_at=db.now(-300))
+    tick(still.app)
+    assert set(waiting(place.redis_url, "deep")) == set(ids)
+    assert len(waiting(place.redis_url, "deep")) == 50
+
+
+def pushes(place: Place) -> int:
+    with Redis.from_url(place.redis_url) as redis:
+        statistics: Any = redis.info("commandstats")
+    return int(statistics["cmdstat_lpush"]["calls"])
+
+
+def test_no_queue_waits_for_another_that_nobody_listens_to(still: Ledger, place: Place) -> None:
+    still.app.extensions["publisher"].most_doorbells = 20
+    still.within(lambda s: jobs.submit_many(s, many(60, queue="nowhere")))
+    until(lambda: len(waiting(place.redis_url, "nowhere")) >= 20)
+    job_id = still.submit("add", 1)
+    until(lambda: still.job(job_id).published_at)
+    with Redis.from_url(place.redis_url) as redis:
+        redis.delete("celery")
+    for job in still.jobs():
+        still.change(
+            job.id, published_at=job.published_at and db.now(-30), available_at=db.now(-60)
+        )
+    tick(still.app)
+    assert waiting(place.redis_url) == [job_id]
+
+
+def test_many_relays_ring_each_doorbell_once(still: Ledger, place: Place) -> None:
+    publisher = still.app.extensions["publisher"]
+    publisher.most_doorbells = 0
+    still.submit("add", 0, queue="deep")
+    until(lambda: not publisher.has_room("deep"))
+    ids = [job.id for job in still.within(lambda s: jobs.submit_many(s, many(100, queue="deep")))]
+    publisher.most_doorbells = 1000
+    still.change_all(available_at=db.now(-5))
+    together(8, still.app)
+    rung = [job_id for job_id in waiting(place.redis_url, "deep") if job_id in ids]
+    assert sorted(map(str, rung)) == sorted(ids)
+
+
+def test_doorbells_that_redis_did_not_take_are_not_noted_as_rung(clean: Place) -> None:
+    away = {"REDIS_URL": "redis://127.0.0.1:1/0", "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
+    ledger = Ledger(clean.app(**away))
+    job_id = ledger.submit("add", 1)
+    ledger.change(job_id, available_at=db.now(-5))
+    tick(ledger.app)
+    assert ledger.job(job_id).published_at is None
+    ledger.app.extensions["publisher"].close()
+    ledger.app.extensions["db"].engine.dispose()
+
+
+@pytest.mark.parametrize("text", ["{", '{"headers": {"id": "é"}}', '{"headers": {"id": 5}}'])
+def test_a_message_that_makes_no_sense_does_not_stop_the_relay(
+    still: Ledger, place: Place, text: str
+) -> None:
+    job_id = still.submit("add", 1)
+    until(lambda: still.job(job_id).published_at)
+    with Redis.from_url(place.redis_url) as redis:
+        redis.delete("celery")
+        redis.lpush("celery", text)
+    still.change(job_id, published_at=db.now(-100), available_at=db.now(-100))
+    assert tick(still.app) == 1
+    assert waiting(place.redis_url)[-1] == job_id
+
+
+def test_a_relay_outlives_a_database_that_is_away(
+    clean: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    thread = relay.Relay(clean.app(DATABASE_URL="mysql://nobody@127.0.0.1:1/none"))
+    thread.start()
+    until(lambda: "The relay could not look: OperationalError" in caplog.text)
+    assert thread.is_alive()
+    thread.stop()
+    assert not thread.is_alive()

@@ -1,0 +1,185 @@
+"""The settings, as a process of its own reads them."""
+
+import ast
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.app import defaults
+from celery.schedules import crontab
+
+from quart_app.app import create_app
+from tests import real
+
+
+def read(env: Mapping[str, str], folder: Path = real.ROOT) -> dict[str, Any]:
+    """What settings.py holds in a process with this environment and no other."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(env)
+    try:
+        return runpy.run_path(str(folder / "settings.py"))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def refusal(env: Mapping[str, str]) -> str:
+    """What the process says as it ends, for want of settings it can use."""
+    with pytest.raises(SystemExit) as ended:
+        read(env)
+    return str(ended.value.code)
+
+
+def run(code: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    given = {"PATH": os.defpath, "PYTHONPATH": str(real.ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=given | env, cwd=real.ROOT,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def names_of_celery(source: str) -> set[str]:
+    """The `CELERY_*` names that a module assigns."""
+    assigned = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    found = {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
+    return {name for name in found if name.startswith("CELERY_")}
+
+
+def test_every_celery_name_in_settings_is_one_that_celery_knows() -> None:
+    known = dict(defaults.flatten(defaults.NAMESPACES))
+    names = names_of_celery((real.ROOT / "settings.py").read_text())
+    assert len(names) > 10
+    assert {name for name in names if name.removeprefix("CELERY_").lower() not in known} == set()
+
+
+def test_all_that_is_wrong_is_said_at_once_in_one_line_each() -> None:
+    wrong = {
+        "MAX_QUEUE_DEPTH": "many", "CELERY_TIMEZONE": "Mars/Base", "JOB_LEASE": "0",
+        "DATABASE_URL": "postgresql://host/name", "CELERY_TASK_ROUTES": "{", "REDIS_URL": "x",
+        "CELERY_BEAT_SCHEDULE": '{"a": 1}', "SESSION_BACKEND": "file", "CELERY_BROKER_URL": "x",
+        "CELERY_TASK_SOFT_TIME_LIMIT": "soon", "SMS_PROVIDER": "pigeon",
+    }  # fmt: skip
+    lines = refusal(wrong).splitlines()
+    assert [line.partition(" = ")[0] for line in lines] == sorted(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://user:hidden@host/name"),
+        ("DATABASE_URL", "mysql:user:hidden@host/name"),
+        ("DATABASE_URL", "mysql://user:hid@hidden@host:door/name"),
+        ("DATABASE_URL", "mysql://user:hidden"),
+        ("DATABASE_URL", "user:hidden@host"),
+        ("REDIS_URL", "http://:hidden@host/0"),
+        ("REDIS_URL", "http://host/0?password=hidden"),
+        ("CELERY_BROKER_URL", "user:hidden@host"),
+        ("CELERY_BROKER_TRANSPORT_OPTIONS", '{"password": "hidden"'),
+        ("SMS_PROVIDER", "twilio:SID:hidden@+491"),
+    ],
+)
+def test_a_secret_in_a_wrong_value_is_masked(name: str, value: str) -> None:
+    said = refusal({name: value, "SECRET_KEY": "hidden"})
+    assert said.startswith(f"{name} = ")
+    assert "hidden" not in said
+
+
+def test_a_masked_url_still_shows_where_it_leads() -> None:
+    said = refusal({"DATABASE_URL": "mysql://user:hidden@db.example:3306", "SECRET_KEY": "x"})
+    assert said.startswith("DATABASE_URL = 'mysql://***@db.example:3306': expected mysql://")
+
+
+@pytest.mark.parametrize("program", [["quart", "--app", "asgi"], ["celery", "-A", "tasks"]])
+def test_a_wrong_value_ends_each_program_without_a_traceback(program: list[str]) -> None:
+    done = run(f"import runpy, sys; sys.argv = {[*program, 'report']}; "
+               f"runpy.run_module({program[0]!r}, run_name='__main__')",
+               {"JOB_LEASE": "long"})  # fmt: skip
+    assert done.returncode != 0
+    assert "JOB_LEASE = 'long': Not a valid number." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_without_a_value_counts_as_not_given() -> None:
+    names = ["DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "VAR_DIR", "SMS_PROVIDER"]
+    blank, absent = read(dict.fromkeys(names, "")), read({})
+    assert [blank[name] for name in names] == [absent[name] for name in names]
+
+
+def test_mysql_needs_a_secret_key_since_machines_may_share_it() -> None:
+    url = "mysql://root@127.0.0.1/app"
+    assert refusal({"DATABASE_URL": url}).startswith("SECRET_KEY: expected")
+    assert read({"DATABASE_URL": url, "SECRET_KEY": "x"})["DATABASE_URL"] == url
+
+
+def test_processes_that_start_at_once_agree_on_a_secret_key(tmp_path: Path) -> None:
+    code = "from quart_app.app import create_app; print(create_app().config['SECRET_KEY'])"
+    env = {"VAR_DIR": str(tmp_path / "var"), "PATH": os.defpath, "PYTHONPATH": str(real.ROOT)}
+    argv = [sys.executable, "-c", code]
+    children = [subprocess.Popen(argv, env=env, stdout=-1, cwd=real.ROOT) for _ in range(3)]
+    keys = {child.communicate(timeout=60)[0] for child in children}
+    assert len(keys) == 1
+    assert len(keys.pop()) > 40
+    assert [path.name for path in (tmp_path / "var").iterdir()] == ["secret_key"]
+    assert (tmp_path / "var" / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_environment_goes_before_the_env_file_and_that_before_the_default(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(real.ROOT / "settings.py", tmp_path)
+    (tmp_path / ".env").write_text("JOB_LEASE=7\nMAX_QUEUE_DEPTH=5\n")
+    found = read({"JOB_LEASE": "9"}, tmp_path)
+    names = ("JOB_LEASE", "MAX_QUEUE_DEPTH", "PUBLISH_TIMEOUT")
+    assert [found[name] for name in names] == [9.0, 5, 1.0]
+
+
+def test_a_long_var_dir_gets_a_short_socket(tmp_path: Path) -> None:
+    var = tmp_path / ("long" * 40)
+    urls = [read({"VAR_DIR": f"{var}{end}"})["REDIS_URL"] for end in ("", "er")]
+    assert max(map(len, urls)) < 108
+    assert urls[0] != urls[1]
+
+
+def test_any_other_celery_name_of_the_environment_arrives_in_its_type() -> None:
+    found = read({
+        "CELERY_TASK_SOFT_TIME_LIMIT": "30", "CELERY_TASK_ACKS_LATE": "true",
+        "CELERY_TASK_ROUTES": '{"a.b": {"queue": "c"}}', "CELERY_WORKER_MAX_TASKS_PER_CHILD": "7",
+        "CELERY_TASK_DEFAULT_QUEUE": "main", "CELERY_WORKER_PREFETCH_MULTIPLIER": "2",
+    })  # fmt: skip
+    config = {name: value for name, value in found.items() if name.startswith("CELERY_")}
+    conf = create_app(config | {"SECRET_KEY": "x"}).extensions["celery"].conf
+    assert (conf.task_soft_time_limit, conf.task_acks_late) == (30.0, True)
+    assert conf.task_routes == {"a.b": {"queue": "c"}}
+    assert (conf.worker_max_tasks_per_child, conf.worker_prefetch_multiplier) == (7, 2)
+    assert conf.task_default_queue == "main"
+
+
+def test_no_other_setting_reaches_celery() -> None:
+    app = create_app({"SECRET_KEY": "not for Celery", "CELERY_TASK_SOFT_TIME_LIMIT": 3})
+    conf = app.extensions["celery"].conf
+    assert conf.task_soft_time_limit == 3
+    assert "not for Celery" not in repr(conf.table(with_defaults=True, censored=False))
+    assert not {"secret_key", "SECRET_KEY", "DATABASE_URL", "redis_url"}.intersection(conf.keys())
+
+
+def test_a_beat_schedule_may_come_as_json() -> None:
+    given = {"a": {"task": "t", "schedule": "*/5 * * * *"}, "b": {"task": "t", "schedule": 2.5}}
+    found = read({"CELERY_BEAT_SCHEDULE": json.dumps(given)})["CELERY_BEAT_SCHEDULE"]
+    assert found["a"] == {"task": "t", "schedule": crontab(minute="*/5")}
+    assert found["b"] == {"task": "t", "schedule": timedelta(seconds=2.5)}
+
+
+def test_a_schedule_edited_into_settings_may_be_celerys_own_crontab(tmp_path: Path) -> None:
+    text = (real.ROOT / "settings.py").read_text()
+    (tmp_path / "settings.py").write_text(text.replace('"*/1 * * * *"', "crontab(minute=7)"))
+    entry = read({}, tmp_path)["CELERY_BEAT_SCHEDULE"]["tasks"]
+    assert entry["schedule"] == crontab(minute=7)

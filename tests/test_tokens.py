@@ -1,0 +1,126 @@
+"""Tokens: shown once, kept as digests, and links that sign in once."""
+
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import select
+
+from quart_app import tokens
+from quart_app.errors import Conflict, Invalid, NotFound
+from quart_app.models import Role, Token
+from tests.book import Book, at_once
+
+
+@pytest.fixture
+def secret(book: Book) -> str:
+    return book(tokens.create, "ada", Role.OPERATOR)
+
+
+def row(book: Book) -> Token:
+    return book(lambda session: session.scalars(select(Token)).one())
+
+
+def test_the_table_keeps_a_digest_and_never_the_token(book: Book, secret: str) -> None:
+    code = book(tokens.make_link, "ada")
+    kept = " ".join(str(value) for value in vars(row(book)).values())
+    assert secret not in kept
+    assert secret.removeprefix("qm_") not in kept
+    assert code not in kept
+    assert row(book).digest == tokens.digest(secret)
+
+
+def test_a_token_is_known_by_its_whole_text_alone(book: Book, secret: str) -> None:
+    found = book(tokens.identify, secret)
+    assert found
+    assert (found.name, found.role) == ("ada", Role.OPERATOR)
+    for wrong in (
+        "",
+        secret[:-1],
+        secret + "x",
+        secret.upper(),
+        row(book).digest,
+        "世界",
+        "\udc80",
+    ):
+        assert book(tokens.identify, wrong) is None
+
+
+def test_every_token_is_another(book: Book) -> None:
+    secrets = {book(tokens.create, f"name {n}", Role.VIEWER) for n in range(10)}
+    assert len(secrets) == 10
+    assert all(len(secret) > 40 for secret in secrets)
+
+
+def test_a_revoked_token_is_nobodys_and_its_name_is_free(book: Book, secret: str) -> None:
+    id_ = row(book).id
+    book(tokens.revoke, "ada")
+    assert book(tokens.identify, secret) is None
+    assert book(tokens.by_id, id_) is None
+    with pytest.raises(NotFound):
+        book(tokens.revoke, "ada")
+    assert book(tokens.create, "ada", Role.VIEWER) != secret
+
+
+def test_a_token_ends_at_its_time(book: Book, secret: str) -> None:
+    token = row(book)
+    book.set(token, expires_at=token.created_at + timedelta(hours=1))
+    assert book(tokens.by_id, token.id)
+    code = book(tokens.make_link, "ada")
+    book.set(row(book), expires_at=token.created_at - timedelta(seconds=1))
+    assert book(tokens.identify, secret) is None
+    assert book(tokens.by_id, token.id) is None
+    assert book(tokens.redeem_link, code) is None
+
+
+def test_a_name_is_given_once_also_at_once(book: Book) -> None:
+    made = at_once([partial(book, tokens.create, "ada", Role.ADMIN)] * 6)
+    assert len([secret for secret in made if isinstance(secret, str)]) == 1
+    assert {type(error) for error in made if not isinstance(error, str)} == {Conflict}
+
+
+def test_names_that_differ_by_a_letter_are_different_names(book: Book, secret: str) -> None:
+    for name in ("Ada", "áda", "ada 😀", "ada 😁"):
+        book(tokens.create, name, Role.VIEWER)
+    assert len(book(tokens.everyone)) == 5
+    assert secret
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", "a\0b", "\udc80"])
+def test_a_name_that_cannot_be_shown_is_refused(book: Book, name: str) -> None:
+    with pytest.raises(Invalid, match="name"):
+        book(tokens.create, name, Role.VIEWER)
+
+
+def test_a_link_signs_in_once(book: Book, secret: str) -> None:
+    code = book(tokens.make_link, "ada")
+    found = book(tokens.redeem_link, code)
+    assert found
+    assert found.digest == tokens.digest(secret)
+    assert book(tokens.redeem_link, code) is None
+    assert book(tokens.redeem_link, "another") is None
+
+
+def test_of_those_who_use_a_link_at_once_one_gets_in(book: Book, secret: str) -> None:
+    code = book(tokens.make_link, "ada")
+    used = at_once([partial(book, tokens.redeem_link, code)] * 8)
+    assert [type(token) for token in used if token] == [Token]
+    assert secret
+
+
+def test_a_link_ends_after_a_quarter_of_an_hour(book: Book, secret: str) -> None:
+    code, token = book(tokens.make_link, "ada"), row(book)
+    assert token.link_until
+    assert token.link_until - token.created_at < timedelta(minutes=16)
+    book.set(token, link_until=token.created_at - timedelta(seconds=1))
+    assert book(tokens.redeem_link, code) is None
+    assert secret
+
+
+def test_a_new_link_takes_the_place_of_the_old(book: Book, secret: str) -> None:
+    old, new = (book(tokens.make_link, "ada") for _ in range(2))
+    assert book(tokens.redeem_link, old) is None
+    assert book(tokens.redeem_link, new)
+    with pytest.raises(NotFound):
+        book(tokens.make_link, "nobody")
+    assert secret

@@ -1,0 +1,155 @@
+"""Real workers: every pool, every way to end one, and what becomes of their jobs."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quart_app import nodes
+from quart_app.models import JobState, Node
+from tests import real
+from tests.conftest import Place
+from tests.ledger import Ledger
+from tests.real import until
+
+WORKER = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=1")
+
+
+@pytest.fixture
+def nervous(clean: Place) -> dict[str, str]:
+    """The environment of a worker whose jobs are given away soon."""
+    return clean.env | {"JOB_LEASE": "1"}
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def online(ledger: Ledger) -> list[Node]:
+    return ledger.within(lambda s: nodes.online(s, "worker"))
+
+
+def until_begun(marks: Path, times: int = 1) -> int:
+    """The process of the task that began last."""
+    lines = until(lambda: (found := marks.exists() and marks.read_text().split()) and found)
+    assert len(lines) == times
+    return int(lines[-1])
+
+
+@pytest.mark.parametrize("pool", [["-P", "prefork"], ["-P", "threads"], ["-P", "solo"], ["-E"]])
+def test_a_worker_runs_jobs_of_each_kind(
+    ledger: Ledger, clean: Place, tmp_path: Path, pool: list[str]
+) -> None:
+    with real.worker(clean.env, tmp_path / "log", *pool) as log:
+        kinds = {"add": (1,), "wait_a_little": (0.01,), "count": (2,), "fail": ("so",), "where": ()}
+        ids = [ledger.submit(name, *args) for name, args in kinds.items()]
+        results = [ledger.ended(job_id).result for job_id in ids]
+        until(lambda: [node.info["queues"] for node in online(ledger)] == [["celery"]])
+    assert results[:4] == [2, "quart_app", {"steps": 2}, None]
+    assert results[4][2] == "quart_app"
+    assert "mingle" not in log.read_text()
+    assert "events of group" not in log.read_text()
+
+
+def test_gossip_mingle_and_heartbeat_are_off_without_flags(clean: Place, tmp_path: Path) -> None:
+    with real.worker(clean.env, tmp_path / "log", "-P", "solo", "--loglevel=debug") as log:
+        (steps,) = [line for line in log.read_text().splitlines() if "Consumer: Building" in line]
+    text = log.read_text()
+    assert steps
+    for step in ("Gossip", "Mingle", "Heart"):
+        assert f"Consumer: Starting {step}" not in text
+
+
+def test_a_job_whose_child_is_killed_runs_again_and_is_recorded_once(
+    ledger: Ledger, nervous: dict[str, str], tmp_path: Path, stack: ExitStack
+) -> None:
+    stack.enter_context(real.worker(nervous, tmp_path / "log", "--concurrency=1"))
+    marks = tmp_path / "marks"
+    job_id = ledger.submit("touch", str(marks), 1.0)
+    os.kill(until_begun(marks), signal.SIGKILL)
+    job = ledger.ended(job_id)
+    assert (job.state, job.attempt, job.losses) == (JobState.SUCCEEDED, 2, 1)
+    states = [event["state"] for event in ledger.events(job_id, "state")]
+    assert states == ["queued", "running", "queued", "running", "succeeded"]
+
+
+def test_an_attempt_that_was_given_away_records_nothing(
+    ledger: Ledger, nervous: dict[str, str], tmp_path: Path, stack: ExitStack
+) -> None:
+    log = stack.enter_context(real.worker(nervous, tmp_path / "log", "--concurrency=1"))
+    marks = tmp_path / "marks"
+    job_id = ledger.submit("touch", str(marks), 0.5)
+    child = until_begun(marks)
+    os.kill(child, signal.SIGSTOP)
+    ledger.reached(job_id, JobState.QUEUED)
+    stack.enter_context(real.worker(nervous, tmp_path / "other", "--concurrency=1", "-n", "b@%h"))
+    result = ledger.ended(job_id).result
+    os.kill(child, signal.SIGCONT)
+    until(lambda: f"{job_id}] ignored" in log.read_text() or ledger.submit("add", 1, priority=9))
+    assert ledger.ended(ledger.submit("where", queue="celery"))
+    job = ledger.job(job_id)
+    assert (job.result, job.attempt, len(ledger.events(job_id, "state"))) == (result, 2, 5)
+    assert result != child
+
+
+def test_workers_of_the_same_name_have_a_row_each(
+    ledger: Ledger, clean: Place, tmp_path: Path, stack: ExitStack
+) -> None:
+    words = ("-P", "solo", "-n", "same@here")
+    with real.worker(clean.env, tmp_path / "one", *words):
+        with real.worker(clean.env, tmp_path / "two", *words):
+            until(lambda: len(online(ledger)) == 2)
+        until(lambda: len(online(ledger)) == 1)
+    until(lambda: not online(ledger))
+
+
+def test_a_worker_that_is_asked_to_stop_finishes_its_job_first(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    with real.process(WORKER, clean.env, tmp_path / "log") as process:
+        job_id = ledger.submit("touch", str(marks), 1.0)
+        until_begun(marks)
+        until(lambda: online(ledger))
+        process.terminate()
+        assert process.wait(15) == 0
+    assert ledger.job(job_id).state is JobState.SUCCEEDED
+    assert not online(ledger)
+
+
+@pytest.mark.parametrize("part", ["worker", "beat"])
+def test_without_a_redis_on_the_embedded_default_it_ends_with_one_line(
+    tmp_path: Path, part: str
+) -> None:
+    ended = run(part, {"VAR_DIR": str(tmp_path)})
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.strip().splitlines()[-1] == (
+        f"No Redis runs in {tmp_path}: start `python3 run.py` in this folder, or set REDIS_URL."
+    )
+
+
+@pytest.mark.parametrize("part", ["worker", "beat"])
+def test_without_its_tables_on_a_server_it_ends_with_one_line(place: Place, part: str) -> None:
+    if place.name == "sqlite":
+        pytest.skip("SQLite is upgraded as it is met")
+    empty = place.env | {"DATABASE_URL": place.database_url.rpartition("/")[0] + "/mysql"}
+    ended = run(part, empty)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "run `python3 run.py migrate`" in ended.stderr.strip().splitlines()[-1]
+
+
+def run(part: str, env: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    words = real.python("celery", "-A", "tasks", part, "--loglevel=info")
+    return subprocess.run(
+        words, env=real.environment(env), cwd=real.ROOT, capture_output=True, text=True,
+        timeout=30, check=False,
+    )  # fmt: skip

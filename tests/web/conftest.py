@@ -1,0 +1,64 @@
+"""A real web process for the tests that need one, and a client that speaks to it."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from quart_app.models import Role
+from tests import real
+from tests.conftest import Place, make_token
+from tests.web.following import Hand, Served
+
+
+@contextmanager
+def serving(
+    place: Place, log: Path, *, port: int = 0, by: str = "serve", **env: str
+) -> Iterator[Served]:
+    """A web process, started with `quart serve` or with `hypercorn asgi:app`."""
+    bind = f"127.0.0.1:{port or real.free_port()}"
+    start = {"serve": ("quart", "--app", "asgi", "serve"), "hypercorn": ("hypercorn", "asgi:app")}
+    argv = real.python(*start[by], "--bind", bind)
+    with real.process(argv, place.env | env, log) as process:
+        address = f"http://{bind}"
+        real.until(lambda: process.poll() is not None or answers(address))
+        assert process.poll() is None, log.read_text()
+        yield Served(address, process.pid, log, process)
+
+
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def served(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(place, tmp_path_factory.mktemp("web") / "web.log") as web:
+        yield web
+
+
+@pytest.fixture
+def secret(clean: Place) -> Iterator[str]:
+    """The token of an operator."""
+    app = clean.app()
+    yield make_token(app, Role.OPERATOR)
+    app.extensions["db"].engine.dispose()
+
+
+@pytest.fixture
+async def http(served: Served, secret: str) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(base_url=served.address, headers=headers, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def hand(clean: Place) -> AsyncIterator[Hand]:
+    app = clean.app()
+    yield Hand(app)
+    app.extensions["publisher"].close()
+    await app.extensions["db"].close()

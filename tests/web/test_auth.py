@@ -1,0 +1,237 @@
+"""Who may do what: tokens, sessions, roles, and proof that a form is our own."""
+
+import re
+from typing import Any
+
+import pytest
+from quart import Quart
+from werkzeug.routing import Rule
+
+from quart_app import tokens
+from quart_app.models import Role
+from tests.conftest import Caller, make_token
+
+PUBLIC = {"/healthz", "/readyz", "/sign-in", "/sign-in/<code>", "/static/<path:filename>"}
+BROWSER = {"Accept": "text/html,*/*;q=0.8"}
+
+
+def routes(app: Quart) -> list[tuple[str, str]]:
+    """Method and path of every route that is not public."""
+    rules = [r for r in app.url_map.iter_rules() if r.rule not in PUBLIC and not r.websocket]
+    return [(method, path(rule)) for rule in rules for method in sorted(rule.methods or ())]
+
+
+def path(rule: Rule) -> str:
+    return re.sub("<[^>]+>", "unknown", rule.rule)
+
+
+def caller(app: Quart, role: Role) -> Caller:
+    return Caller(app.test_client(), {"Authorization": f"Bearer {make_token(app, role)}"})
+
+
+async def csrf(client: Any, page: str = "/sign-in") -> str:
+    text = await (await client.get(page)).get_data(as_text=True)
+    found = re.search('name="csrf_token" value="([^"]+)"', text)
+    assert found, text
+    return found[1]
+
+
+async def sign_in(client: Any, token: str, **form: str) -> Any:
+    form = {"token": token, "csrf_token": await csrf(client), **form}
+    return await client.post("/sign-in", form=form)
+
+
+@pytest.fixture
+async def browser(app: Quart, token: str) -> Any:
+    """A test client that is signed in, as an operator."""
+    client = app.test_client()
+    assert (await sign_in(client, token)).status_code == 302
+    return client
+
+
+@pytest.fixture
+async def job(client: Any) -> str:
+    """The path of the page of a job that waits."""
+    body = {"task": "tests.sample_tasks.add", "args": [1], "delay": 60}
+    return f"/jobs/{(await (await client.post('/api/jobs', json=body)).get_json())['id']}"
+
+
+async def test_every_route_asks_who_it_is(app: Quart) -> None:
+    client = app.test_client()
+    for method, route in routes(app):
+        answer = await client.open(route, method=method)
+        assert answer.status_code == 401, (method, route)
+
+
+async def test_every_route_refuses_a_bad_token(app: Quart) -> None:
+    for scheme in ("Bearer wrong", "Bearer", "Basic YTpi", "Bearer \xe9", "wrong"):
+        client = Caller(app.test_client(), {"Authorization": scheme})
+        for method, route in routes(app):
+            answer = await client.open(route, method=method)
+            assert answer.status_code == 401, (scheme, method, route)
+
+
+async def test_a_viewer_reads_and_does_nothing_else(app: Quart) -> None:
+    viewer = caller(app, Role.VIEWER)
+    for method, route in routes(app):
+        allowed = method in ("GET", "HEAD", "OPTIONS") or route == "/sign-out"
+        refused = (await viewer.open(route, method=method)).status_code == 403
+        assert refused is not allowed, (method, route)
+
+
+async def test_an_operator_and_an_admin_are_not_refused(app: Quart) -> None:
+    for role in (Role.OPERATOR, Role.ADMIN):
+        someone = caller(app, role)
+        for method, route in routes(app):
+            status = (await someone.open(route, method=method)).status_code
+            assert status not in (401, 403), (role, method, route)
+
+
+async def test_programs_are_told_how_to_say_who_they_are(app: Quart) -> None:
+    answer = await app.test_client().get("/api/jobs")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.content_type == "application/problem+json"
+
+
+async def test_a_stranger_gets_the_sign_in_form_and_goes_on_from_there(
+    app: Quart, token: str
+) -> None:
+    client = app.test_client()
+    form = await client.get("/jobs?state=failed", headers=BROWSER)
+    assert form.status_code == 401
+    assert 'value="/jobs?state=failed"' in await form.get_data(as_text=True)
+    answer = await sign_in(client, token, next="/jobs?state=failed")
+    assert answer.headers["Location"] == "/jobs?state=failed"
+
+
+async def test_a_page_takes_a_token_as_well(client: Any) -> None:
+    assert (await client.get("/jobs")).status_code == 200
+
+
+async def test_a_revoked_token_is_refused_at_once(app: Quart, client: Any, browser: Any) -> None:
+    with app.extensions["db"].session() as session:
+        tokens.revoke(session, "operator")
+    assert (await client.get("/api/jobs")).status_code == 401
+    assert (await browser.get("/jobs")).status_code == 401
+
+
+async def test_a_wrong_token_does_not_sign_in(app: Quart) -> None:
+    client = app.test_client()
+    answer = await sign_in(client, "wrong")
+    assert answer.status_code == 401
+    assert "not valid" in await answer.get_data(as_text=True)
+    assert (await client.get("/jobs")).status_code == 401
+
+
+async def test_a_link_signs_in_once(app: Quart, token: str) -> None:
+    with app.extensions["db"].session() as session:
+        code = tokens.make_link(session, "operator")
+    first, second = app.test_client(), app.test_client()
+    assert (await first.get(f"/sign-in/{code}")).status_code == 302
+    assert (await first.get("/jobs")).status_code == 200
+    assert (await second.get(f"/sign-in/{code}")).status_code == 401
+    assert (await second.get("/sign-in/nonsense")).status_code == 401
+
+
+async def test_signing_out_ends_the_session(browser: Any) -> None:
+    answer = await browser.post("/sign-out", form={"csrf_token": await csrf(browser, "/jobs")})
+    assert answer.status_code == 302
+    assert (await browser.get("/jobs")).status_code == 401
+
+
+ELSEWHERE = [
+    "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil.example",
+    "/\n/evil.example", "\\\\evil.example", "javascript:alert(1)", " //evil.example", "jobs", "",
+]  # fmt: skip
+
+
+async def test_signing_in_never_leads_to_another_site(app: Quart, token: str) -> None:
+    for wanted in ELSEWHERE:
+        answer = await sign_in(app.test_client(), token, next=wanted)
+        assert answer.headers["Location"] == "/jobs", wanted
+
+
+async def test_a_form_without_our_own_proof_is_refused(
+    app: Quart, browser: Any, job: str, token: str
+) -> None:
+    other = app.test_client()
+    await sign_in(other, token)
+    foreign = await csrf(other, "/sms")
+    for sent in ("", "nonsense", foreign, foreign[:-1]):
+        answer = await browser.post(f"{job}/cancel", form={"csrf_token": sent})
+        assert answer.status_code == 403, sent
+    assert "scheduled" in await (await browser.get(job)).get_data(as_text=True)
+
+
+FOREIGN = [
+    {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost.evil"},
+    {"Origin": "http://localhost:1"}, {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]  # fmt: skip
+
+
+async def test_a_form_from_another_site_is_refused(browser: Any, job: str) -> None:
+    form = {"csrf_token": await csrf(browser, job)}
+    for headers in FOREIGN:
+        answer = await browser.post(f"{job}/cancel", form=form, headers=headers)
+        assert answer.status_code == 403, headers
+
+
+async def test_a_form_of_our_own_is_taken(browser: Any, job: str) -> None:
+    form = {"csrf_token": await csrf(browser, job)}
+    headers = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+    answer = await browser.post(f"{job}/cancel", form=form, headers=headers)
+    assert answer.status_code == 302
+    assert "cancelled" in await (await browser.get(job)).get_data(as_text=True)
+
+
+async def test_a_session_may_read_the_api_but_not_write(browser: Any) -> None:
+    body = {"task": "tests.sample_tasks.add", "args": [1]}
+    assert (await browser.get("/api/jobs")).status_code == 200
+    assert (await browser.post("/api/jobs", json=body)).status_code == 403
+    assert (await browser.post("/task")).status_code == 403
+
+
+async def test_only_known_hosts_are_served(app: Quart, client: Any) -> None:
+    for host in ("evil.example", "localhost.evil.example", "evil.example:8000", ""):
+        assert (await client.get("/api/jobs", headers={"Host": host})).status_code == 400, host
+        assert (await client.get("/healthz", headers={"Host": host})).status_code == 200
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
+        assert (await client.get("/api/jobs", headers={"Host": host})).status_code == 200, host
+
+
+async def test_cookies_are_strict(app: Quart, token: str) -> None:
+    answer = await sign_in(app.test_client(), token)
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert "Secure" not in cookie
+
+
+async def test_off_loopback_cookies_are_secure(clean: Any) -> None:
+    app = clean.app(ALLOWED_HOSTS=["console.example"])
+    answer = await app.test_client().get("/sign-in", headers={"Host": "console.example"})
+    assert "Secure" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "url", ["/jobs", "/api/jobs", "/nowhere", "/static/app.css", "/sign-in", "/healthz"]
+)
+async def test_every_answer_has_its_security_headers(browser: Any, url: str) -> None:
+    headers = (await browser.get(url)).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert ("no-store" in headers["Cache-Control"]) is not url.startswith("/static")
+
+
+async def test_no_secret_is_shown_or_logged(
+    app: Quart, browser: Any, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await app.test_client().get("/api/jobs", headers={"Authorization": f"Bearer {token}x"})
+    pages = [await browser.get(url) for url in ("/jobs", "/sms", "/api/tasks", "/openapi.json")]
+    shown = caplog.text + "".join([await page.get_data(as_text=True) for page in pages])
+    for secret in (token, app.config["SECRET_KEY"], tokens.digest(token)):
+        assert secret not in shown

@@ -1,0 +1,138 @@
+"""The console in a real browser, before a real web process and a real worker."""
+
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from quart_app import jobs, sms, tokens
+from tests import real
+from tests.conftest import Place, missing
+from tests.web.conftest import serving
+from tests.web.following import COUNT, Hand, Served
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+TEXTS = [
+    "", "a", "a" * 160, "a" * 161, "€" * 80, "€" * 81, "a" * 152 + "€" + "a" * 10, "你" * 70,
+    "你" * 71, "🎉" * 35, "🎉" * 36, "a" * 66 + "🎉" + "你" * 10, "line\nbreak", "`", "ΔΦ{}",
+]  # fmt: skip
+STEPS = re.compile("step [1-9]")
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        missing("chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+async def signed_in(browser: Browser, served: Served, hand: Hand, **options: object) -> Page:
+    """A page of a new visitor, who came by a one-time link."""
+    page = await browser.new_page(base_url=served.address, **options)  # type: ignore[arg-type]
+    code = await hand.do(tokens.make_link, "operator")
+    await page.goto(f"/sign-in/{code}")
+    await expect(page).to_have_url(f"{served.address}/jobs")
+    return page
+
+
+def complaints(page: Page) -> list[str]:
+    """What the console says from now on: violations of the policy are among it."""
+    said: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            said.append(message.text)
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    return said
+
+
+async def test_a_job_is_watched_from_its_button_to_its_end(
+    served: Served, secret: str, hand: Hand, browser: Browser, worker: Path
+) -> None:
+    page = await signed_in(browser, served, hand)
+    said = complaints(page)
+    given = {"kwargs": {"steps": 20, "pause": 0.1}}
+    job_id = (await hand.do(jobs.submit, COUNT, **given)).id
+    await page.goto(f"/jobs/{job_id}")
+    await expect(page.locator("#progress .message")).to_have_text(STEPS)
+    await expect(page.locator("#lines")).to_contain_text("line 20")
+    await expect(page.locator(".now .badge")).to_have_text("succeeded")
+    await expect(page.locator("#connection")).to_have_text("ended")
+    await expect(page.locator("#progress")).to_be_hidden()
+    await expect(page.locator("#outcome")).to_contain_text('"steps": 20')
+    assert await page.locator("#lines li.log").count() == 20
+    assert said == []
+
+
+async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
+    clean: Place, secret: str, hand: Hand, browser: Browser, tmp_path: Path
+) -> None:
+    job_id, port = await hand.start(), real.free_port()
+    with serving(clean, tmp_path / "web.log", port=port) as served:
+        page = await signed_in(browser, served, hand)
+        await page.goto(f"/jobs/{job_id}")
+        await hand.say(job_id, "one")
+        await expect(page.locator("#lines")).to_contain_text("one")
+    await hand.say(job_id, "two")
+    with serving(clean, tmp_path / "web.log", port=port):
+        await hand.say(job_id, "three")
+        await hand.succeed(job_id)
+        await expect(page.locator("#connection")).to_have_text("ended", timeout=20_000)
+    spoken = await page.locator("#lines li span").all_text_contents()
+    assert [text for text in spoken if text] == ["one", "two", "three"]
+
+
+async def test_an_sms_is_written_counted_and_sent(
+    served: Served, secret: str, hand: Hand, browser: Browser, worker: Path
+) -> None:
+    page = await signed_in(browser, served, hand)
+    said = complaints(page)
+    await page.get_by_role("link", name="Send SMS").click()
+    for text in TEXTS:
+        await page.get_by_label("Text").fill(text)
+        counted = sms.segments(text)
+        await expect(page.locator("#segments")).to_contain_text(f"{counted.count} SMS")
+        await expect(page.locator("#segments")).to_contain_text(counted.encoding)
+    await page.get_by_label("To").fill("+86 138 0013 8000")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator(".now .badge")).to_have_text("succeeded")
+    assert said == []
+
+
+async def test_a_phone_shows_every_page_without_scrolling_sideways(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
+    page = await signed_in(browser, served, hand, **phone)
+    job_id = await hand.start()
+    await hand.say(job_id, "x" * 500, progress=3)
+    for path in ("/jobs", f"/jobs/{job_id}", "/sms", "/sign-in", "/nowhere"):
+        await page.goto(path)
+        wide = await page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
+        dark = await page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert (wide, dark) == (0, "rgb(12, 18, 21)"), path
+
+
+async def test_without_javascript_a_job_is_cancelled_all_the_same(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page = await signed_in(browser, served, hand, java_script_enabled=False)
+    await hand.submit()
+    await page.goto("/jobs")
+    await page.get_by_role("link", name=re.compile("^Job ")).click()
+    await page.get_by_role("button", name="Cancel this job").click()
+    await expect(page.locator(".now .badge")).to_have_text("cancelled")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("Token")).to_be_visible()

@@ -1,0 +1,155 @@
+"""A job followed live while parts of the system stop, freeze and come back."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests import real
+from tests.conftest import Place
+from tests.web.conftest import serving
+from tests.web.following import Hand, Served, connect, drain, follow, receive, told
+from tests.web.test_problems import MEGA, memory
+
+
+class RedisOfItsOwn:
+    """A Redis that a test may stop; its place is the test's, with this Redis instead."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, real.free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    @contextmanager
+    def running(self) -> Iterator[int]:
+        argv = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        with real.process(argv, {}, self.folder / "redis.log", cwd=self.folder) as process:
+            real.until(lambda: real.answers(self.url))
+            yield process.pid
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> RedisOfItsOwn:
+    return RedisOfItsOwn(tmp_path)
+
+
+@pytest.fixture
+def web(clean: Place, redis: RedisOfItsOwn, tmp_path: Path) -> Iterator[Served]:
+    """A web process with the Redis that may be stopped, which does not run yet."""
+    with serving(clean, tmp_path / "web.log", REDIS_URL=redis.url) as served:
+        yield served
+
+
+@pytest.fixture
+async def apart(clean: Place, redis: RedisOfItsOwn) -> AsyncIterator[Hand]:
+    """A hand whose announcements go by the Redis that may be stopped."""
+    app = replace(clean, redis_url=redis.url).app(PUBLISH_TIMEOUT=0.3)
+    yield Hand(app)
+    app.extensions["publisher"].close()
+    await app.extensions["db"].close()
+
+
+async def test_without_redis_rows_are_followed_once_a_second(
+    web: Served, secret: str, apart: Hand
+) -> None:
+    job_id = await apart.start()
+    async with connect(web, job_id, secret, after=2) as socket, asyncio.timeout(5):
+        await apart.say(job_id, "one", progress=1)
+        frames = await receive(socket, 2)
+        assert told(frames) == ["one"]
+        assert frames[-1]["current"] == 1
+        await apart.succeed(job_id)
+        assert told((await drain(socket))[0]) == ["succeeded"]
+
+
+async def test_nothing_is_missed_or_repeated_while_redis_comes_and_goes(
+    web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
+) -> None:
+    job_id = await apart.start()
+    async with connect(web, job_id, secret, after=2) as socket:
+        with redis.running():
+            await apart.say(job_id, "with")
+            assert told(await receive(socket, 1)) == ["with"]
+        await apart.say(job_id, "without")
+        assert told(await receive(socket, 1)) == ["without"]
+        with redis.running():
+            await apart.say(job_id, "again")
+            await apart.succeed(job_id)
+            assert told((await drain(socket))[0]) == ["again", "succeeded"]
+
+
+async def test_a_frozen_redis_is_noticed_and_the_newest_progress_still_arrives(
+    web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
+) -> None:
+    job_id = await apart.start()
+    with redis.running() as pid:
+        async with connect(web, job_id, secret, after=2) as socket, asyncio.timeout(12):
+            await apart.say(job_id, progress=1)
+            assert (await receive(socket, 1))[0]["current"] == 1
+            os.kill(pid, signal.SIGSTOP)
+            await apart.say(job_id, progress=2)
+            assert (await receive(socket, 1))[0]["current"] == 2
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("by", ["serve", "hypercorn"])
+async def test_a_stop_sends_everyone_elsewhere_and_ends_in_time(
+    clean: Place, secret: str, hand: Hand, tmp_path: Path, by: str
+) -> None:
+    job_id = await hand.start()
+    async with AsyncExitStack() as stack:
+        web = stack.enter_context(serving(clean, tmp_path / "web.log", by=by))
+        sockets = [await stack.enter_async_context(connect(web, job_id, secret)) for _ in range(50)]
+        for socket in sockets:
+            await receive(socket, 2)
+        web.process.terminate()
+        assert [code for _, code in [await drain(socket) for socket in sockets]] == [1012] * 50
+        assert await asyncio.to_thread(web.process.wait, 8) in (0, -signal.SIGTERM)
+    assert "Traceback" not in web.log.read_text()
+
+
+async def test_a_restart_of_the_web_loses_and_repeats_nothing(
+    clean: Place, secret: str, hand: Hand, tmp_path: Path
+) -> None:
+    job_id, port = await hand.start(), real.free_port()
+    seen = []
+    for line in ("one", "two"):
+        with serving(clean, tmp_path / "web.log", port=port) as web:
+            async with connect(web, job_id, secret, after=len(seen)) as socket:
+                await hand.say(job_id, line)
+                seen += await receive(socket, 3 if line == "one" else 1)
+    await hand.succeed(job_id)
+    with serving(clean, tmp_path / "web.log", port=port) as web:
+        seen += (await follow(web, job_id, secret, len(seen)))[0]
+    assert told(seen) == ["queued", "running", "one", "two", "succeeded"]
+
+
+async def test_a_client_that_never_reads_hurts_nobody(
+    served: Served, secret: str, hand: Hand
+) -> None:
+    job_id = await hand.start()
+    before = memory(served.pid)
+    async with AsyncExitStack() as stack:
+        for _ in range(10):
+            deaf = await asyncio.open_connection("127.0.0.1", int(served.address[-5:].strip(":")))
+            deaf[1].write(handshake(served, job_id, secret))
+            stack.callback(deaf[1].transport.abort)
+            deaf[0]._transport.pause_reading()  # type: ignore[attr-defined]
+        async with connect(served, job_id, secret) as socket:
+            for _ in range(8):
+                await hand.say(job_id, *["x" * 4_000] * 200)
+            assert len(await receive(socket, 1_602)) == 1_602
+    assert memory(served.pid) - before < 60 * MEGA
+
+
+def handshake(served: Served, job_id: str, secret: str) -> bytes:
+    host = served.address.removeprefix("http://")
+    return (
+        f"GET /ws/jobs/{job_id} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {secret}\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()

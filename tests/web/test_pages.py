@@ -1,0 +1,133 @@
+"""The pages, as a browser without JavaScript has them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from quart import Quart
+
+from tests.web.following import Hand
+from tests.web.test_api import submit
+from tests.web.test_auth import csrf, sign_in
+
+
+@pytest.fixture
+async def browser(app: Quart, token: str) -> Any:
+    client = app.test_client()
+    await sign_in(client, token)
+    return client
+
+
+async def text(answer: Any, status: int = 200) -> str:
+    page = unescape(await answer.get_data(as_text=True))
+    assert answer.status_code == status, page
+    return page
+
+
+async def sms(browser: Any, **form: str) -> Any:
+    form = {"to": "", "text": "", "csrf_token": await csrf(browser, "/sms")} | form
+    return await browser.post("/sms", form=form)
+
+
+async def test_the_first_page_is_the_list_of_jobs(browser: Any) -> None:
+    assert (await browser.get("/")).headers["Location"] == "/jobs"
+    assert "Nothing in the book yet" in await text(await browser.get("/jobs"))
+
+
+async def test_jobs_are_listed_and_filtered_by_state(browser: Any, client: Any) -> None:
+    waiting, queued = await submit(client, delay=60), await submit(client, queue="nobody")
+    everything = await text(await browser.get("/jobs"))
+    scheduled = await text(await browser.get("/jobs?state=scheduled"))
+    assert waiting["id"] in everything
+    assert queued["id"] in everything
+    assert waiting["id"] in scheduled
+    assert queued["id"] not in scheduled
+
+
+async def test_the_next_page_keeps_the_filters(browser: Any, client: Any) -> None:
+    ids = [(await submit(client, delay=60, queue="slow"))["id"] for _ in range(3)]
+    first = await text(await browser.get("/jobs?queue=slow&limit=2&q=left"))
+    link = re.search('href="([^"]+)" rel="next"', first)
+    assert link
+    second = await text(await browser.get(link[1]))
+    assert "queue=slow" in link[1]
+    assert ids[0] in second
+    assert ids[1] not in second
+    assert 'rel="next"' not in second
+
+
+async def test_a_senseless_filter_is_a_page_that_names_it(browser: Any) -> None:
+    answer = await browser.get("/jobs?state=nonsense", headers={"Accept": "text/html"})
+    assert "state" in await text(answer, 422)
+
+
+async def test_a_job_shows_what_happened_and_its_result(browser: Any, hand: Hand) -> None:
+    page = await text(await browser.get(f"/jobs/{await hand.whole_job()}"))
+    for seen in ("succeeded", "line 1", "line 2", '"done"', "1 of 1"):
+        assert seen in page
+
+
+async def test_what_people_wrote_is_shown_as_they_wrote_it(browser: Any, client: Any) -> None:
+    wanted = "<script>alert(1)</script> 你好 🎉"
+    job = await submit(client, "tests.sample_tasks.repeat", kwargs={"text": wanted}, delay=60)
+    raw = await (await browser.get(f"/jobs/{job['id']}")).get_data(as_text=True)
+    assert "<script>alert" not in raw
+    assert wanted in unescape(raw)
+
+
+async def test_a_job_is_cancelled_and_run_again_by_buttons(browser: Any, client: Any) -> None:
+    path = f"/jobs/{(await submit(client, delay=60))['id']}"
+    form = {"csrf_token": await csrf(browser, path)}
+    await browser.post(f"{path}/cancel", form=form)
+    assert "Run it again" in await text(await browser.get(path))
+    await browser.post(f"{path}/retry", form=form)
+    assert "Cancel this job" in await text(await browser.get(path))
+
+
+async def test_a_button_that_comes_too_late_says_so(browser: Any, client: Any) -> None:
+    path = f"/jobs/{(await submit(client, delay=60))['id']}"
+    form = {"csrf_token": await csrf(browser, path)}
+    await browser.post(f"{path}/cancel", form=form)
+    answer = await browser.post(f"{path}/cancel", form=form)
+    assert "cancelled already" in await text(await browser.get(answer.headers["Location"]))
+
+
+async def test_an_sms_is_sent_by_the_form(browser: Any, client: Any) -> None:
+    answer = await sms(browser, to="138 0013 8000", text="one\r\ntwo 你好 🎉")
+    job = await (await client.get(f"/api{answer.headers['Location']}")).get_json()
+    assert job["kwargs"] == {"to": "+8613800138000", "text": "one\ntwo 你好 🎉"}
+
+
+async def test_an_sms_for_later_waits(browser: Any, client: Any) -> None:
+    later = (datetime.now(UTC) + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M")
+    answer = await sms(browser, to="+8613800138000", text="later", send_at=later)
+    page = await text(await browser.get(answer.headers["Location"]))
+    assert "waiting" in page
+    assert (await (await client.get("/api/jobs")).get_json())["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("to", "12"), ("to", ""), ("text", ""), ("text", "a\0b"), ("to", "+86\0"),
+        ("send_at", "soon"), ("send_at", "9999-12-31T23:59"), ("send_at", "0001-01-01T00:00"),
+    ],
+)  # fmt: skip
+async def test_a_wrong_sms_keeps_the_input_and_names_the_field(
+    browser: Any, client: Any, field: str, value: str
+) -> None:
+    good = {"to": "+8613800138000", "text": "kept <b>", "send_at": "2030-01-01T10:00"}
+    page = await text(await sms(browser, **good | {field: value}), 422)
+    assert f'id="{field}-error"' in page
+    assert all(kept in page for name, kept in good.items() if name != field)
+    assert "No message yet" in page
+    assert (await (await client.get("/api/jobs")).get_json())["items"] == []
+
+
+async def test_no_page_has_a_script_or_a_style_within(browser: Any, hand: Hand) -> None:
+    for path in ("/jobs", f"/jobs/{await hand.submit()}", "/sms", "/sign-in", "/nowhere"):
+        answer = await browser.get(path, headers={"Accept": "text/html"})
+        page = await answer.get_data(as_text=True)
+        assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page), path

@@ -1,0 +1,72 @@
+"""A job's events as server-sent events."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from quart_app import tokens
+from quart_app.web import sockets
+from tests.web.following import Hand, numbered, told
+
+EVENTS = {"Accept": "text/event-stream"}
+
+
+async def frames(answer: httpx.Response) -> list[dict[str, Any]]:
+    async with asyncio.timeout(20):
+        lines = [line async for line in answer.aiter_lines()]
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+
+
+async def test_a_stream_replays_follows_and_ends(http: httpx.AsyncClient, hand: Hand) -> None:
+    job_id = await hand.start()
+    async with http.stream("GET", f"/api/jobs/{job_id}/events", headers=EVENTS) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        await hand.say(job_id, *numbered(3))
+        await hand.succeed(job_id)
+        assert told(await frames(answer)) == ["queued", "running", *numbered(3), "succeeded"]
+
+
+async def test_a_stream_goes_on_after_the_last_event_seen(
+    http: httpx.AsyncClient, hand: Hand
+) -> None:
+    path = f"/api/jobs/{await hand.whole_job()}/events"
+    rest = await http.get(f"{path}?after=1", headers=EVENTS | {"Last-Event-ID": "3"})
+    seqs = [line for line in rest.text.splitlines() if line.startswith("id: ")]
+    assert seqs == ["id: 4", "id: 5"]
+    for senseless in ("x", "-1", "9" * 5_000):
+        everything = await http.get(path, headers=EVENTS | {"Last-Event-ID": senseless})
+        assert everything.text.count("id: ") == 5
+
+
+async def test_a_stream_of_an_unknown_job_is_404(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/api/jobs/nothing/events", headers=EVENTS)
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_quiet_stream_shows_that_it_is_alive(
+    app: Any, client: Any, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_HEARTBEAT", 0.05)
+    job_id = await hand.start()
+
+    async def finish() -> None:
+        await asyncio.sleep(0.3)
+        await hand.succeed(job_id)
+
+    finishing = asyncio.create_task(finish())
+    answer = await client.get(f"/api/jobs/{job_id}/events", headers=EVENTS)
+    text = await answer.get_data(as_text=True)
+    await finishing
+    assert text.count(": still here") >= 3
+
+
+async def test_a_revoked_token_ends_the_stream(http: httpx.AsyncClient, hand: Hand) -> None:
+    job_id = await hand.submit()
+    async with http.stream("GET", f"/api/jobs/{job_id}/events", headers=EVENTS) as answer:
+        await hand.do(tokens.revoke, "operator")
+        async with asyncio.timeout(5):
+            assert told(await frames(answer)) == ["queued"]
