@@ -10,7 +10,7 @@ from typing import Any
 from quart import Quart
 
 import settings
-from quart_app import cli, db, publisher, relay, reporter, web
+from quart_app import cli, db, publisher, relay, reporter, sessions, web
 from quart_app.celeryext import QuartCelery
 
 
@@ -30,6 +30,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     publisher.init_app(app)
     reporter.init_app(app)
     relay.init_app(app)
+    sessions.init_app(app)
     web.init_app(app)
     cli.init_app(app)
     _load_tasks(app)

@@ -99,6 +99,19 @@ class JobTask(AppContextTask):
         job = in_app_context(app, partial(self._submit, args or (), kwargs or {}, options))
         return self.AsyncResult(job.id)
 
+    async def aapply_async(
+        self, args: Any = None, kwargs: Any = None, *, deadline: float = 5.0, **options: Any
+    ) -> Any:
+        """As `apply_async`, from a running loop: the job is durable when this returns."""
+        if options.keys() - _LEDGER_OPTIONS or self.app.conf.task_always_eager:
+            return await super().aapply_async(args, kwargs, deadline=deadline, **options)
+        options["delay"] = options.pop("countdown", None)
+        submitting = db.run(
+            jobs.submit, self.name, args=args or (), kwargs=kwargs or {}, **options
+        )
+        job = await asyncio.wait_for(submitting, deadline)
+        return self.AsyncResult(job.id)
+
     def retry(  # noqa: PLR0917 - as Celery has it
         self,
         args: Any = None,

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from quart_app import db, nodes, publisher, relay, schedules
 from quart_app.celeryext import in_app_context
 from quart_app.nodes import Pulse
-from tasks.node import check
 
 #: Seconds between two looks at the schedules: so soon is a change of one seen.
 EVERY = 1.0
@@ -30,7 +29,6 @@ class Scheduler(beat.Scheduler):
         self.max_interval = EVERY
 
     def setup_schedule(self) -> None:
-        check(self.app.quart_app)
         name, boot = f"beat@{platform.node()}:{os.getpid()}", str(uuid_utils.uuid7())
         self.quart_app, self.adopted = self.app.quart_app, False
         info = {"pid": os.getpid()}

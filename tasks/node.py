@@ -27,6 +27,10 @@ class LeanWorker(Worker):
 class PatientBeat(Beat):
     """Ends between two looks: Celery's own would stop amid a transaction, and wait for itself."""
 
+    def run(self) -> None:
+        check(self.app.quart_app)
+        super().run()
+
     def install_sync_handler(self, service: Any) -> None:
         def stop(*_: Any) -> None:
             platforms.signals.reset("SIGTERM", "SIGINT")  # a second one ends it at once

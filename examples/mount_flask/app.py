@@ -1,8 +1,8 @@
 """An existing Flask application beside a Quart one, so that views can move over one by one.
 
-    hypercorn app:app
-    curl http://127.0.0.1:8000/old/hello     answered by Flask
-    curl http://127.0.0.1:8000/hello         answered by Quart
+hypercorn app:app
+curl http://127.0.0.1:8000/old/hello     answered by Flask
+curl http://127.0.0.1:8000/hello         answered by Quart
 """
 
 from typing import Any

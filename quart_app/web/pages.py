@@ -172,10 +172,10 @@ def _local_time(text: str) -> datetime | None:
         return None
     try:
         local = datetime.fromisoformat(text)
+        if not 2000 <= local.year < 3000:
+            raise ValueError(text)
     except ValueError:
-        local = datetime.min
-    if not 2000 <= local.year < 3000:
-        raise Invalid("send_at", "expected a date and a time")
+        raise Invalid("send_at", "expected a date and a time") from None
     return local.replace(tzinfo=local.tzinfo or ZoneInfo(current_app.config["CELERY_TIMEZONE"]))
 
 

@@ -57,7 +57,7 @@ async def job(client: Any) -> str:
 
 
 async def test_every_route_asks_who_it_is(app: Quart) -> None:
-    client = app.test_client()
+    client = Caller(app.test_client(), {})
     for method, route in routes(app):
         answer = await client.open(route, method=method)
         assert answer.status_code == 401, (method, route)

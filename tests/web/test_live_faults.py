@@ -13,7 +13,7 @@ import pytest
 from tests import real
 from tests.conftest import Place
 from tests.web.conftest import serving
-from tests.web.following import Hand, Served, connect, drain, follow, receive, told
+from tests.web.following import Frames, Hand, Served, connect, drain, follow, receive, told
 from tests.web.test_problems import MEGA, memory
 
 
@@ -116,7 +116,7 @@ async def test_a_restart_of_the_web_loses_and_repeats_nothing(
     clean: Place, secret: str, hand: Hand, tmp_path: Path
 ) -> None:
     job_id, port = await hand.start(), real.free_port()
-    seen = []
+    seen: Frames = []
     for line in ("one", "two"):
         with serving(clean, tmp_path / "web.log", port=port) as web:
             async with connect(web, job_id, secret, after=len(seen)) as socket:
