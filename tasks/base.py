@@ -1,9 +1,7 @@
 """`task`: makes a function a task whose every run is a job in the ledger."""
 
 import asyncio
-import json
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -13,9 +11,7 @@ from typing import Any
 from celery import shared_task
 from celery.exceptions import Ignore, Retry
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 from quart import current_app, g
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from quart_app import attempts, db, jobs, reporter
@@ -24,11 +20,9 @@ from quart_app.celeryext import AppContextTask, in_app_context
 from quart_app.errors import Permanent, Problem
 from quart_app.models import Job
 from quart_app.reporter import Run, plain
-from tasks import retrying
+from tasks import outcomes, retrying
 from tasks.parameters import bind, model_of
 
-#: Bytes of JSON; a larger result would not fit into a packet of every database.
-MOST_RESULT = 4 * 1024 * 1024
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
 
 logger = logging.getLogger(__name__)
@@ -106,9 +100,7 @@ class JobTask(AppContextTask):
         if options.keys() - _LEDGER_OPTIONS or self.app.conf.task_always_eager:
             return await super().aapply_async(args, kwargs, deadline=deadline, **options)
         options["delay"] = options.pop("countdown", None)
-        submitting = db.run(
-            jobs.submit, self.name, args=args or (), kwargs=kwargs or {}, **options
-        )
+        submitting = db.run(jobs.submit, self.name, args=args or (), kwargs=kwargs or {}, **options)
         job = await asyncio.wait_for(submitting, deadline)
         return self.AsyncResult(job.id)
 
@@ -155,6 +147,7 @@ class JobTask(AppContextTask):
         try:
             return self._attempt(job, run)
         except Fenced:
+            logger.warning("Job %s went to another attempt: this one records nothing.", job.id)
             raise Ignore(f"job {job.id} went to another attempt") from None
         finally:
             reporter.get().end(run)
@@ -211,29 +204,13 @@ class JobTask(AppContextTask):
         """Runs the body with the row's arguments; the result as it is to be stored."""
         args, kwargs = bind(self.parameters, job.args, job.kwargs).typed()
         try:
-            result = to_jsonable_python(super().perform(*args, **kwargs))
+            result = super().perform(*args, **kwargs)
         except asyncio.CancelledError as error:  # no Exception: it would end the whole worker
             raise RuntimeError("an async part of the task was cancelled") from error
-        size = len(json.dumps(result, ensure_ascii=False, allow_nan=False).encode())
-        if size > MOST_RESULT:
-            raise ValueError(f"its result takes {size} bytes, and {MOST_RESULT} are kept at most")
-        return result
+        return outcomes.as_json(result)
 
     def _record(self, run: Run, end: Callable[[Session], None]) -> None:
-        """Writes the outcome; while the database is away it is held, not lost."""
-        pause = 0.1
-        while True:
-            try:
-                with run.lock, db.session() as session:
-                    if run.is_unsaid:
-                        run.store(session, current_app.config["JOB_LEASE"])
-                    end(session)
-                return
-            except (OperationalError, InterfaceError) as error:
-                name = type(error).__name__
-                logger.warning("Job %s: its outcome waits for the database: %s", run.job_id, name)
-                time.sleep(pause)
-                pause = min(pause * 2, 5)
+        outcomes.record(run, current_app.config["JOB_LEASE"], end)
 
     def _failed(self, job: Job, run: Run, error: Exception) -> None:
         """Records a failure: final, or to be tried again, which Celery is told by its Retry."""

@@ -82,7 +82,7 @@ def test_beat_relays_where_no_web_runs(
     still.app.extensions["publisher"].most_doorbells = 0
     with beat(clean, tmp_path / "log"):
         assert still.ended(late).result == 2
-        job = until(lambda: next((job for job in still.jobs() if job.schedule_id), None))
+        job = until(lambda: [job for job in still.jobs() if job.schedule_id])[0]
         assert still.ended(job.id).state is JobState.FAILED
 
 

@@ -41,7 +41,8 @@ def online(ledger: Ledger) -> list[Node]:
 
 def until_begun(marks: Path, times: int = 1) -> int:
     """The process of the task that began last."""
-    lines = until(lambda: (found := marks.exists() and marks.read_text().split()) and found)
+    until(lambda: marks.exists() and marks.read_text().endswith("\n"))
+    lines = marks.read_text().split()
     assert len(lines) == times
     return int(lines[-1])
 
@@ -53,7 +54,7 @@ def test_a_worker_runs_jobs_of_each_kind(
     with real.worker(clean.env, tmp_path / "log", *MINE, *pool) as log:
         kinds = {"add": (1,), "wait_a_little": (0.01,), "count": (2,), "fail": ("so",), "where": ()}
         ids = [ledger.submit(name, *args, queue="mine") for name, args in kinds.items()]
-        results = [ledger.ended(job_id).result for job_id in ids]
+        results: list[Any] = [ledger.ended(job_id).result for job_id in ids]
         until(lambda: len(online(ledger)) == 1)
     assert results[:4] == [2, "quart_app", {"steps": 2}, None]
     assert results[4][2] == "quart_app"
@@ -95,7 +96,7 @@ def test_an_attempt_that_was_given_away_records_nothing(
     stack.enter_context(real.worker(nervous, tmp_path / "other", *MINE, "-n", "b@%h"))
     result = ledger.ended(job_id).result
     os.kill(child, signal.SIGCONT)
-    until(lambda: f"job {job_id} went to another attempt" in log.read_text())
+    until(lambda: f"Job {job_id} went to another attempt" in log.read_text())
     job = ledger.job(job_id)
     assert (job.result, job.attempt, len(ledger.events(job_id, "state"))) == (result, 2, 5)
     assert result != child

@@ -40,6 +40,9 @@ def init_app(app: Quart) -> None:
 class Hub:
     """One Redis subscription for all followers of this process, however many there are."""
 
+    #: Seconds after which a quiet stream shows that it is alive.
+    heartbeat = 15.0
+
     def __init__(self, app: Quart) -> None:
         self._url: str = app.config["REDIS_URL"]
         self._database: db.Database = app.extensions["db"]
@@ -83,9 +86,11 @@ class Hub:
 
     async def stop(self) -> None:
         self.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:  # redis-py swallows a cancellation that comes while it connects
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.2)
 
     def _everyone(self) -> list[Follower]:
         return [follower for those in self._followers.values() for follower in those]

@@ -22,7 +22,6 @@ blueprint = Blueprint("live", __name__)
 
 _SEND_SECONDS = 10
 _CLOSE_SECONDS = 2
-_HEARTBEAT = 15.0
 _MOST_EMPTY, _EMPTY_SECONDS = 100, 10
 _MOST_SEQ = 2**31 - 1
 _FAULT, _TOO_MANY = 1011, 1013
@@ -48,7 +47,7 @@ async def event_stream(job_id: str, after: int) -> Response:
     async def stream() -> AsyncIterator[bytes]:
         try:
             async with hub.follow(job_id, after, token_id) as follower:
-                async for frame in follower.frames(_HEARTBEAT):
+                async for frame in follower.frames(hub.heartbeat):
                     yield _sse(frame)
         except (Leave, *problems.AWAY) as reason:
             logger.info("A stream ends early: %s", type(reason).__name__)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import websockets
 from quart import Quart
 from websockets.asyncio.client import ClientConnection
@@ -17,6 +18,8 @@ from quart_app.events import progress_frame
 
 Frames = list[dict[str, Any]]
 COUNT = "tests.sample_tasks.count"
+#: For what the database has no part in.
+on_one_database = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 
 
 @dataclass(frozen=True)

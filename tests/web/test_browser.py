@@ -12,7 +12,7 @@ from quart_app import jobs, sms, tokens
 from tests import real
 from tests.conftest import Place, missing
 from tests.web.conftest import serving
-from tests.web.following import COUNT, Hand, Served
+from tests.web.following import COUNT, Hand, Served, on_one_database
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -76,6 +76,7 @@ async def test_a_job_is_watched_from_its_button_to_its_end(
     assert said == []
 
 
+@on_one_database
 async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
     clean: Place, secret: str, hand: Hand, browser: Browser, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
     assert [text for text in spoken if text] == ["one", "two", "three"]
 
 
+@on_one_database
 async def test_an_sms_is_written_counted_and_sent(
     served: Served, secret: str, hand: Hand, browser: Browser, worker: Path
 ) -> None:
@@ -111,6 +113,7 @@ async def test_an_sms_is_written_counted_and_sent(
     assert said == []
 
 
+@on_one_database
 async def test_a_phone_shows_every_page_without_scrolling_sideways(
     served: Served, secret: str, hand: Hand, browser: Browser
 ) -> None:
@@ -125,6 +128,7 @@ async def test_a_phone_shows_every_page_without_scrolling_sideways(
         assert (wide, dark) == (0, "rgb(12, 18, 21)"), path
 
 
+@on_one_database
 async def test_without_javascript_a_job_is_cancelled_all_the_same(
     served: Served, secret: str, hand: Hand, browser: Browser
 ) -> None:

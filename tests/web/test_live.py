@@ -19,6 +19,7 @@ from tests.web.following import (
     flooded,
     follow,
     numbered,
+    on_one_database,
     receive,
     step,
     stored,
@@ -77,6 +78,7 @@ async def test_whoever_comes_back_gets_just_what_is_missing(
         assert ([frame["seq"] for frame in frames], code) == ([*range(after + 1, 6)], 1000)
 
 
+@on_one_database
 async def test_a_senseless_cursor_replays_everything(
     served: Served, secret: str, hand: Hand
 ) -> None:
@@ -121,6 +123,7 @@ async def test_who_may_not_follow_is_told_by_the_close_code(
         assert await follow(served, id_, token, headers=headers) == ([], code)
 
 
+@on_one_database
 async def test_an_unknown_socket_is_404_as_http(served: Served, secret: str) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         await follow(served, "x/y", secret)
@@ -146,6 +149,7 @@ async def test_two_hundred_sockets_see_the_same(served: Served, secret: str, han
         assert code == 1000
 
 
+@on_one_database
 async def test_empty_frames_do_no_harm(served: Served, secret: str, hand: Hand) -> None:
     job_id = await hand.start()
     async with connect(served, job_id, secret) as socket:
@@ -155,6 +159,7 @@ async def test_empty_frames_do_no_harm(served: Served, secret: str, hand: Hand) 
         assert told((await drain(socket))[0]) == ["queued", "running", "succeeded"]
 
 
+@on_one_database
 @pytest.mark.parametrize("frame", ["x" * 60_000, b""], ids=["big", "empty"])
 async def test_a_flood_is_closed_and_not_kept(
     served: Served, secret: str, hand: Hand, frame: str | bytes
@@ -166,6 +171,7 @@ async def test_a_flood_is_closed_and_not_kept(
     assert memory(served.pid) - before < 20 * MEGA
 
 
+@on_one_database
 async def test_a_frame_over_the_limit_is_closed_with_1009(
     served: Served, secret: str, hand: Hand
 ) -> None:
@@ -175,6 +181,7 @@ async def test_a_frame_over_the_limit_is_closed_with_1009(
         assert (await drain(socket))[1] == 1009
 
 
+@on_one_database
 async def test_something_else_on_the_channel_harms_nobody(
     served: Served, secret: str, hand: Hand, place: Place
 ) -> None:

@@ -13,7 +13,17 @@ import pytest
 from tests import real
 from tests.conftest import Place
 from tests.web.conftest import serving
-from tests.web.following import Frames, Hand, Served, connect, drain, follow, receive, told
+from tests.web.following import (
+    Frames,
+    Hand,
+    Served,
+    connect,
+    drain,
+    follow,
+    on_one_database,
+    receive,
+    told,
+)
 from tests.web.test_problems import MEGA, memory
 
 
@@ -82,6 +92,7 @@ async def test_nothing_is_missed_or_repeated_while_redis_comes_and_goes(
             assert told((await drain(socket))[0]) == ["again", "succeeded"]
 
 
+@on_one_database
 async def test_a_frozen_redis_is_noticed_and_the_newest_progress_still_arrives(
     web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
 ) -> None:
@@ -96,6 +107,7 @@ async def test_a_frozen_redis_is_noticed_and_the_newest_progress_still_arrives(
             os.kill(pid, signal.SIGCONT)
 
 
+@on_one_database
 @pytest.mark.parametrize("by", ["serve", "hypercorn"])
 async def test_a_stop_sends_everyone_elsewhere_and_ends_in_time(
     clean: Place, secret: str, hand: Hand, tmp_path: Path, by: str
@@ -112,6 +124,7 @@ async def test_a_stop_sends_everyone_elsewhere_and_ends_in_time(
     assert "Traceback" not in web.log.read_text()
 
 
+@on_one_database
 async def test_a_restart_of_the_web_loses_and_repeats_nothing(
     clean: Place, secret: str, hand: Hand, tmp_path: Path
 ) -> None:
@@ -128,6 +141,7 @@ async def test_a_restart_of_the_web_loses_and_repeats_nothing(
     assert told(seen) == ["queued", "running", "one", "two", "succeeded"]
 
 
+@on_one_database
 async def test_a_client_that_never_reads_hurts_nobody(
     served: Served, secret: str, hand: Hand
 ) -> None:

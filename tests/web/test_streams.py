@@ -5,11 +5,11 @@ import json
 from typing import Any
 
 import httpx
-import pytest
+from quart import Quart
+from werkzeug.datastructures import Headers
 
 from quart_app import tokens
-from quart_app.web import sockets
-from tests.web.following import Hand, numbered, told
+from tests.web.following import Hand, numbered, on_one_database, told
 
 EVENTS = {"Accept": "text/event-stream"}
 
@@ -41,27 +41,23 @@ async def test_a_stream_goes_on_after_the_last_event_seen(
         assert everything.text.count("id: ") == 5
 
 
+@on_one_database
 async def test_a_stream_of_an_unknown_job_is_404(http: httpx.AsyncClient) -> None:
     answer = await http.get("/api/jobs/nothing/events", headers=EVENTS)
     assert answer.status_code == 404
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_a_quiet_stream_shows_that_it_is_alive(
-    app: Any, client: Any, hand: Hand, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sockets, "_HEARTBEAT", 0.05)
-    job_id = await hand.start()
-
-    async def finish() -> None:
-        await asyncio.sleep(0.3)
-        await hand.succeed(job_id)
-
-    finishing = asyncio.create_task(finish())
-    answer = await client.get(f"/api/jobs/{job_id}/events", headers=EVENTS)
-    text = await answer.get_data(as_text=True)
-    await finishing
-    assert text.count(": still here") >= 3
+@on_one_database
+async def test_a_quiet_stream_shows_that_it_is_alive(app: Quart, token: str, hand: Hand) -> None:
+    app.extensions["live"].heartbeat = 0.02
+    path, headers = f"/api/jobs/{await hand.start()}/events", {"Authorization": f"Bearer {token}"}
+    async with app.test_client().request(path, headers=Headers(headers | EVENTS)) as connection:
+        await connection.send_complete()
+        heard = b""
+        while heard.count(b": still here\n\n") < 3:
+            heard += await connection.receive()
+        await connection.disconnect()
 
 
 async def test_a_revoked_token_ends_the_stream(http: httpx.AsyncClient, hand: Hand) -> None:
