@@ -45,7 +45,7 @@ class QuartCelery:
 
 def create_celery_app(app: Quart) -> Celery:
     """A Celery application of its own, given the `CELERY_*` keys of `app.config` and no other."""
-    celery = Celery(app.name, task_cls=AppContextTask, set_as_current=False)
+    celery = OwnCelery(app.name, task_cls=AppContextTask, set_as_current=False)
     celery.quart_app = app
     # As namespace="CELERY" reads them, which warns of each name that Celery 3 had as well.
     keys = {
@@ -55,6 +55,13 @@ def create_celery_app(app: Quart) -> Celery:
     }
     celery.config_from_object(keys)
     return celery
+
+
+class OwnCelery(Celery):
+    """Keeps its tasks to itself, where Celery would register them with every application."""
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        return super().task(*args, **{"shared": False} | options)
 
 
 class AppContextTask(Task):
@@ -71,7 +78,6 @@ class AppContextTask(Task):
         if asyncio.iscoroutine(result) and not _in_loop():
             return _thread.wait(result, contextvars.copy_context())
         return result
-
 
     async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult:
         """As `delay`, for a running loop; see `aapply_async`."""

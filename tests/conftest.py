@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,32 +60,44 @@ class Place:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "mariadb"])
-def place(
+def places(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[list[Place]]:
+    """A quiet one, and one where the worker that tests share is at work."""
     folder = tmp_path_factory.mktemp(request.param)
     start = _sqlite if request.param == "sqlite" else _mariadb
-    for found in start(folder):
-        migrations.upgrade(found.app().extensions["db"])
+    with start(folder) as found:
+        for place in found:
+            migrations.upgrade(place.app().extensions["db"])
         yield found
 
 
-def _sqlite(folder: Path) -> Iterator[Place]:
-    var = folder / "var"
-    with real.embedded_valkey(var) as url:
-        yield Place("sqlite", var, f"sqlite:///{var}/quartermaster.sqlite3", url)
+@pytest.fixture(scope="session")
+def place(places: list[Place]) -> Place:
+    return places[0]
 
 
-def _mariadb(folder: Path) -> Iterator[Place]:
-    given, server = os.environ.get("TEST_MYSQL_URL"), real.mariadbd()
+@contextmanager
+def _sqlite(folder: Path) -> Iterator[list[Place]]:
+    quiet, busy = folder / "quiet", folder / "busy"
+    with real.embedded_valkey(quiet) as first, real.embedded_valkey(busy) as second:
+        yield [
+            Place("sqlite", var, f"sqlite:///{var}/quartermaster.sqlite3", url)
+            for var, url in ((quiet, first), (busy, second))
+        ]
+
+
+@contextmanager
+def _mariadb(folder: Path) -> Iterator[list[Place]]:
+    given, server = os.environ.get("TEST_MYSQL_URL", ""), real.mariadbd()
     if not (given or server):
         missing("MariaDB: set TEST_MYSQL_URL or install mariadb-server")
-    with real.redis_server(folder) as redis_url:
-        if given:
-            yield Place("mariadb", folder, given, redis_url)
-        else:
-            with real.mariadb(server or "", folder) as url:
-                yield Place("mariadb", folder, url, redis_url)
+    database = nullcontext(given) if given else real.mariadb(server or "", folder)
+    with database as url, real.redis_server(folder) as first, real.redis_server(folder) as second:
+        yield [
+            Place("mariadb", folder, url, first),
+            Place("mariadb", folder, real.another_database(url), second),
+        ]
 
 
 def missing(what: str) -> None:
@@ -96,8 +108,9 @@ def missing(what: str) -> None:
 
 
 @pytest.fixture
-def clean(place: Place) -> Place:
+def clean(places: list[Place], request: pytest.FixtureRequest) -> Place:
     """The place, with nothing in its tables and its Redis."""
+    place = places["worker" in request.fixturenames]
     database = place.app().extensions["db"]
     with database.session() as session:
         for table in reversed(Base.metadata.sorted_tables):
@@ -183,10 +196,10 @@ class Caller:
 
 
 @pytest.fixture(scope="session")
-def worker(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def worker(places: list[Place], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A real worker, started as the study guide starts it; the file of its log."""
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     argv = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=2")
-    with real.process(argv, place.env | {"JOB_LEASE": "3"}, log):
+    with real.process(argv, places[True].env | {"JOB_LEASE": "3"}, log):
         real.until(lambda: " ready." in log.read_text(), 30)
         yield log

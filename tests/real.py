@@ -16,6 +16,7 @@ from typing import TypeVar
 import pymysql
 from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from quart_app import valkey
 from settings import socket_path
@@ -153,6 +154,17 @@ def mariadb(server: str, folder: Path) -> Iterator[str]:
     with process([server, *data, *address], {}, folder / "mariadb.log"):
         until(lambda: _sql(port, "CREATE DATABASE IF NOT EXISTS test CHARACTER SET utf8mb4"))
         yield f"mysql://root@127.0.0.1:{port}/test"
+
+
+def another_database(url: str) -> str:
+    """A second, empty one on the same server; its URL."""
+    other = make_url(url)
+    other = other.set(database=f"{other.database}_busy")
+    engine = create_engine(make_url(url).set(drivername="mysql+pymysql"), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {other.database}"))
+        connection.execute(text(f"CREATE DATABASE {other.database} CHARACTER SET utf8mb4"))
+    return other.render_as_string(hide_password=False)
 
 
 def _sql(port: int, statement: str) -> bool:

@@ -2,15 +2,16 @@
 
 import asyncio
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery import current_app as current_celery
-from quart import Quart, current_app, g, has_app_context
+from quart import Quart, current_app, g, has_app_context, request
 
-from quart_app.celeryext import QuartCelery, in_app_context
+from quart_app.celeryext import QuartCelery, RequestContextTask, in_app_context
 
 
 def make(name: str = "one", **config: Any) -> tuple[Quart, Celery]:
@@ -209,3 +210,34 @@ def test_a_forked_child_has_a_loop_of_its_own(both: tuple[Quart, Celery]) -> Non
         os._exit(0 if nap() else 1)
     assert nap()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_task_of_one_application_is_not_in_the_other() -> None:
+    (_, one), (_, two) = make("one"), make("two")
+    one.task(where, name="only_one")
+    assert ("only_one" in one.tasks, "only_one" in two.tasks) == (True, False)
+
+
+async def test_adelay_publishes_without_blocking_the_loop(both: tuple[Quart, Celery]) -> None:
+    task = both[1].task(where, name="where")
+    result = await task.adelay()
+    with both[1].connection_for_read() as connection:
+        message = connection.SimpleQueue("celery").get(timeout=5)
+    assert message.headers["id"] == result.id
+
+
+async def test_aapply_async_gives_up_at_its_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        celery = make(CELERY_BROKER_URL=url, CELERY_BROKER_TRANSPORT_OPTIONS={"socket_timeout": 2})[
+            1
+        ]
+        with pytest.raises(TimeoutError):
+            await celery.task(where, name="where").aapply_async(deadline=0.1)
+
+
+def test_a_request_context_task_has_a_request_too() -> None:
+    def look() -> tuple[str, str]:
+        return request.path, current_app.name
+
+    assert make()[1].task(look, name="look", base=RequestContextTask)() == ("/", "one")

@@ -46,18 +46,18 @@ def queued_far_away(ledger: Ledger, *args: Any) -> str:
 
 
 def test_a_forged_message_does_not_change_the_arguments(
-    ledger: Ledger, place: Place, worker: Path
+    ledger: Ledger, clean: Place, worker: Path
 ) -> None:
     job_id = queued_far_away(ledger, 1)
-    forge(place, ledger.app, Ring(job_id, ADD, "celery", 0))
+    forge(clean, ledger.app, Ring(job_id, ADD, "celery", 0))
     assert ledger.ended(job_id).result == 2
 
 
 def test_a_message_with_the_name_of_another_task_runs_nothing(
-    ledger: Ledger, place: Place, worker: Path
+    ledger: Ledger, clean: Place, worker: Path
 ) -> None:
     job_id = queued_far_away(ledger, 1)
-    forge(place, ledger.app, Ring(job_id, "tests.sample_tasks.fail", "celery", 0))
+    forge(clean, ledger.app, Ring(job_id, "tests.sample_tasks.fail", "celery", 0))
     last = ledger.submit("add", 1)
     assert ledger.ended(last).result == 2
     assert ledger.job(job_id).attempt == 0
@@ -75,9 +75,9 @@ def test_a_doorbell_that_comes_many_times_is_heard_once(
     assert len(marks.read_text().splitlines()) == 1
 
 
-def test_celery_call_makes_a_job(ledger: Ledger, place: Place, worker: Path) -> None:
+def test_celery_call_makes_a_job(ledger: Ledger, clean: Place, worker: Path) -> None:
     words = real.python("celery", "-A", "tasks", "call", ADD, "-a", "[1]")
-    with real.process(words, place.env, place.var / "call.log") as call:
+    with real.process(words, clean.env, clean.var / "call.log") as call:
         assert call.wait(20) == 0
     (job,) = until(ledger.jobs)
     assert (ledger.ended(job.id).result, job.args, job.queue) == (2, [1], "celery")
@@ -223,8 +223,8 @@ def test_a_thread_makes_jobs_by_celerys_own_words(ledger: Ledger, worker: Path) 
     assert ledger.ended(add.delay(1).id).result == 2
 
 
-async def test_delay_refuses_to_block_an_event_loop(place: Place) -> None:
-    app = place.app()
+async def test_delay_refuses_to_block_an_event_loop(clean: Place) -> None:
+    app = clean.app()
     with pytest.raises(RuntimeError, match=r"await db\.run\(jobs\.submit, …\)"):
         app.extensions["celery"].tasks[ADD].delay(1)
 
@@ -242,7 +242,7 @@ def test_options_that_only_a_message_carries_need_direct_calls(clean: Place) -> 
         add.apply_async((1,), link=None, expires=3)
 
 
-def test_celerys_retry_ends_in_our_own_columns(ledger: Ledger, place: Place, worker: Path) -> None:
+def test_celerys_retry_ends_in_our_own_columns(ledger: Ledger, clean: Place, worker: Path) -> None:
     job = ledger.ended(ledger.submit("ask_again", 2))
     assert (job.state, job.attempt, job.result) == (JobState.SUCCEEDED, 3, "after 2")
     retried = [event for event in ledger.events(job.id, "state") if event["state"] == "retrying"]
@@ -257,10 +257,10 @@ def test_celerys_retry_ends_with_the_last_attempt(ledger: Ledger, worker: Path) 
     assert (job.state, job.attempt, job.error) == (JobState.FAILED, 3, "RuntimeError: not at 2")
 
 
-def test_a_retry_far_ahead_waits_in_the_row(ledger: Ledger, place: Place, worker: Path) -> None:
+def test_a_retry_far_ahead_waits_in_the_row(ledger: Ledger, clean: Place, worker: Path) -> None:
     job = ledger.reached(ledger.submit("ask_again", 1, 3600), JobState.RETRYING)
     assert 3500 < (job.available_at - datetime.now(UTC)).total_seconds() <= 3600
-    with Redis.from_url(place.redis_url) as redis:
+    with Redis.from_url(clean.redis_url) as redis:
         assert redis.llen("celery") == 0
         assert redis.hlen("unacked") == 0
 
@@ -289,17 +289,17 @@ def test_a_task_may_name_its_queue(ledger: Ledger) -> None:
 
 
 def test_a_call_from_outside_is_refused_where_direct_calls_are_off(
-    ledger: Ledger, place: Place, tmp_path: Path
+    ledger: Ledger, clean: Place, tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
     canvas = {"task": {"task": "tests.sample_tasks.touch", "args": [], "kwargs": {}, "options": {}}}
-    env = place.env | {"ALLOW_DIRECT_CALLS": "false"}
+    env = clean.env | {"ALLOW_DIRECT_CALLS": "false"}
     with strict_worker(env, tmp_path / "log") as log:
         queue = "strict"
         ring = Ring(str(uuid.uuid4()), "tests.sample_tasks.touch", queue, 0)
-        forge(place, ledger.app, ring, [[str(marks)], {}, {}])
+        forge(clean, ledger.app, ring, [[str(marks)], {}, {}])
         ring = Ring(str(uuid.uuid4()), "celery.map", queue, 0)
-        forge(place, ledger.app, ring, [[], canvas | {"it": [str(marks)]}, {}])
+        forge(clean, ledger.app, ring, [[], canvas | {"it": [str(marks)]}, {}])
         job_id = ledger.submit("add", 1, queue=queue)
         assert ledger.ended(job_id).result == 2
         until(lambda: "ALLOW_DIRECT_CALLS is off" in log.read_text())

@@ -10,7 +10,7 @@ from quart_app import events, jobs
 from quart_app.db import Database
 from quart_app.events import Frame
 
-_BATCH = 500
+_BATCH = 100  # of rows: what a reader that has stopped reading makes us hold
 #: Seconds after which a row knows at least what was announced: no announcement is trusted longer.
 _TRUSTED = 3.0
 _PROGRESS = ("current", "total", "message")

@@ -1,7 +1,7 @@
 """A real web process for the tests that need one, and a client that speaks to it."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -36,9 +36,23 @@ def answers(address: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def served(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(place, tmp_path_factory.mktemp("web") / "web.log") as web:
+def webs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Place], Served]]:
+    """The web process of a place, started when first asked for."""
+    started: dict[str, Served] = {}
+    with ExitStack() as stack:
+
+        def web(place: Place) -> Served:
+            if place.redis_url not in started:
+                log = tmp_path_factory.mktemp("web") / "web.log"
+                started[place.redis_url] = stack.enter_context(serving(place, log))
+            return started[place.redis_url]
+
         yield web
+
+
+@pytest.fixture
+def served(webs: Callable[[Place], Served], clean: Place) -> Served:
+    return webs(clean)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from quart_app.events import progress_frame
 Frames = list[dict[str, Any]]
 COUNT = "tests.sample_tasks.count"
 #: For what the database has no part in.
-on_one_database = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+on_one_database = pytest.mark.parametrize("places", ["sqlite"], indirect=True)
 
 
 @dataclass(frozen=True)

@@ -183,11 +183,11 @@ async def test_a_frame_over_the_limit_is_closed_with_1009(
 
 @on_one_database
 async def test_something_else_on_the_channel_harms_nobody(
-    served: Served, secret: str, hand: Hand, place: Place
+    served: Served, secret: str, hand: Hand, clean: Place
 ) -> None:
     job_id = await hand.start()
     async with connect(served, job_id, secret, after=2) as socket:
-        with Redis.from_url(place.redis_url) as redis:
+        with Redis.from_url(clean.redis_url) as redis:
             for forged in (b"\xff", b"[]", b"5", b"{}", b'{"type": "progress"}', b"{" * 9_999):
                 redis.publish(f"quartermaster:job:{job_id}", forged)
         await hand.say(job_id, "still here")
