@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -147,17 +148,21 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in found.stdout.split()]
 
 
+def waits_after(ledger: Ledger, job_id: str, attempt: int) -> bool:
+    job = ledger.job(job_id)
+    return (job.state, job.attempt) == (JobState.RETRYING, attempt)
+
+
 def test_a_provider_that_is_away_is_tried_three_times(
     ledger: Ledger, place: Place, tmp_path: Path, closed_port: int
 ) -> None:
     env = place.env | {"SMS_PROVIDER": f"json://127.0.0.1:{closed_port}"}
     with real.worker(env, tmp_path / "log", "-P", "solo", "-Q", "away"):
         job_id = ledger.submit(SEND, TO, "nobody is there", queue="away")
-        for _ in range(2):
-            ledger.reached(job_id, JobState.RETRYING)
+        for attempt in (1, 2):
+            until(partial(waits_after, ledger, job_id, attempt))
             assert message_of(ledger, job_id).state is MessageState.WAITING
             ledger.change(job_id, available_at=db.now())
-            until(lambda: ledger.job(job_id).state is not JobState.RETRYING)
         job = ledger.ended(job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 3)
     assert job.error == "NotReached: the provider could not be reached: no connection"

@@ -10,7 +10,12 @@ from quart_app import tokens
 from tests import real
 from tests.conftest import Place
 
-COMMANDS = [["migrate"], ["tokens", "list"], ["tokens", "create", "x"], ["up"]]
+COMMANDS = [
+    ["migrate"],
+    ["tokens", "list"],
+    ["tokens", "create", "x"],
+    ["up", "--bind", "127.0.0.1:0"],
+]
 # What Windows has not; what others import for themselves is imported before it is taken away.
 WINDOWS = """
 import asyncio, billiard.pool, celery.apps.worker, hypercorn.asyncio, importlib, os, quart, redis

@@ -253,7 +253,7 @@ NO_DATABASE = {"DATABASE_URL": "mysql://127.0.0.1:1/x", "SECRET_KEY": "x"}
         ({}, ["--bind", "nonsense"], r"--bind nonsense: expected HOST:PORT"),
         ({"MAX_QUEUE_DEPTH": "many"}, [], r"MAX_QUEUE_DEPTH = 'many': "),
         ({"VAR_DIR": "/dev/null/var"}, [], r"VAR_DIR = '/dev/null/var': expected a folder"),
-        (NO_DATABASE, [], r"The database does not answer: "),
+        (NO_DATABASE, ["--bind", "127.0.0.1:0"], r"The database does not answer: "),
     ],
 )
 def test_what_prevents_a_start_is_said_in_one_line(
