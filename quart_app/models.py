@@ -172,6 +172,8 @@ class Job(Base):
         UniqueConstraint("schedule_id", "eta"),
         Index(None, "state", "available_at"),
         Index(None, "state", "lease_until"),
+        # What the relay looks for: of each queue what was never rung, and what was rung first.
+        Index("ix_jobs_unheard", "state", "queue", "published_at", "priority", "available_at"),
         Index(None, "task", "id"),
         Base.__table_args__,
     )

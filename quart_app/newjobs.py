@@ -131,10 +131,17 @@ def _broken(text: str) -> bool:
 
 
 def _queue(new: NewJob, task: Task) -> str:
-    name = new.queue or task.queue or current_app.extensions["celery"].conf.task_default_queue
+    name = new.queue or task.queue or _routed(task.name)
     if not _QUEUE_NAME.fullmatch(name):
         raise Invalid("queue", "expected up to 100 letters, digits, dots, colons or dashes")
     return str(name)
+
+
+def _routed(task: str) -> str:
+    """Where CELERY_TASK_ROUTES sends it, or the default queue."""
+    celery = current_app.extensions["celery"]
+    queue = celery.amqp.router.route({}, task).get("queue")
+    return str(getattr(queue, "name", queue) or celery.conf.task_default_queue)
 
 
 def _within(field: str, value: float, low: int, high: int) -> Any:

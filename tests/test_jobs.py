@@ -16,6 +16,8 @@ from quart_app import attempts, jobs
 from quart_app.errors import Conflict, Full, Invalid, NotFound
 from quart_app.models import Event, Job, JobState
 from tests.book import ADD, Book, at_once
+from tests.conftest import Place
+from tests.ledger import Ledger
 from tests.real import eventually, until
 
 REPEAT, ANYTHING = "tests.sample_tasks.repeat", "tests.sample_tasks.anything"
@@ -306,3 +308,10 @@ def test_of_sixteen_that_move_a_job_at_once_one_does(book: Book) -> None:
     assert not [error for error in moved if isinstance(error, Exception)]
     assert len([job for job in moved if job]) == 1
     assert [event["seq"] for event in book.events(job.id)] == [1, 2]
+
+
+def test_a_job_goes_where_celerys_routes_send_its_task(clean: Place) -> None:
+    routes = {"tests.sample_tasks.add": {"queue": "routed"}}
+    ledger = Ledger(clean.app(CELERY_TASK_ROUTES=routes))
+    assert ledger.job(ledger.submit("add", 1)).queue == "routed"
+    assert ledger.job(ledger.submit("add", 1, queue="named")).queue == "named"

@@ -59,6 +59,12 @@ def upgrade() -> None:
         **TABLE,
     )
     op.create_index(
+        "ix_jobs_unheard",
+        "jobs",
+        ["state", "queue", "published_at", "priority", "available_at"],
+        unique=False,
+    )
+    op.create_index(
         op.f("ix_jobs_state_available_at"), "jobs", ["state", "available_at"], unique=False
     )
     op.create_index(
@@ -158,6 +164,7 @@ def downgrade() -> None:
     op.drop_table("nodes")
     op.drop_index(op.f("ix_messages_state_send_at"), table_name="messages")
     op.drop_table("messages")
+    op.drop_index("ix_jobs_unheard", table_name="jobs")
     op.drop_index(op.f("ix_jobs_task_id"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_state_lease_until"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_state_available_at"), table_name="jobs")
