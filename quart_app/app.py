@@ -3,6 +3,7 @@
 import importlib
 import secrets
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from quart import Quart
 
 import settings
-from quart_app import cli, db, publisher, relay, reporter, sessions, web
+from quart_app import cli, db, publisher, relay, reporter, sessions, sms, web
 from quart_app.celeryext import QuartCelery
 
 
@@ -34,6 +35,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     web.init_app(app)
     cli.init_app(app)
     _load_tasks(app)
+    _check_provider(app)
     return app
 
 
@@ -67,8 +69,25 @@ def _load_tasks(app: Quart) -> None:
     for module in app.config["CELERY_IMPORTS"]:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-                sys.exit(f"CELERY_IMPORTS = {module!r}: there is no such module")
-            raise
+        except Exception as error:
+            sys.exit(f"CELERY_IMPORTS = {module!r}: {_told(error, module)}")
     celery.finalize()
+
+
+def _told(error: Exception, module: str) -> str:
+    """What kept the module from being imported, and where."""
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return "there is no such module"
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({error.filename}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    return f"{type(error).__name__}: {error} ({own[-1].filename}:{own[-1].lineno})"
+
+
+def _check_provider(app: Quart) -> None:
+    if app.config["SMS_PROVIDER"] != "console":
+        try:
+            sms.provider(app.config["SMS_PROVIDER"])
+        except ValueError as error:
+            sys.exit(f"SMS_PROVIDER = '***': {error}")

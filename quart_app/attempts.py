@@ -84,15 +84,16 @@ def cancel(session: Session, job_id: str, attempt: int) -> None:
 
 
 def postpone(session: Session, job_id: str, attempt: int, error: str, wait: float) -> None:
-    """Failed, and to be tried again in `wait` seconds."""
+    """Failed, and to be tried again in `wait` seconds, unless the job was cancelled meanwhile."""
     moved = jobs.move(
         session, job_id, JobState.RETRYING, *_mine(job_id, attempt),
+        Job.cancel_requested.is_(False),
         from_=(JobState.RUNNING,),
         said={"error": error, "retry_in": round(wait, 3)},
         error=error, available_at=db.now(wait), lease_until=None, published_at=None, rings=0,
     )  # fmt: skip
     if moved is None:
-        raise Fenced
+        cancel(session, job_id, attempt)
 
 
 def _mine(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:

@@ -68,7 +68,9 @@ class RedisBroker:
         pipe = self._redis.pipeline(transaction=False)
         for ring in rings:
             pipe.lpush(*self._foundry.cast(ring))
-        return {ring.queue: length for ring, length in zip(rings, pipe.execute(), strict=True)}
+        # A list that cannot be pushed to is for the relay to find out; the others are served.
+        lengths = zip(rings, pipe.execute(raise_on_error=False), strict=True)
+        return {ring.queue: length for ring, length in lengths if isinstance(length, int)}
 
     def waiting(self, queue: str) -> Waiting:
         lists = self._foundry.lists(queue)

@@ -1,5 +1,6 @@
 """One database, two doors: `await db.run(verb, …)` in the web, `with db.session()` in a worker."""
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -7,10 +8,12 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -34,6 +37,7 @@ _MYSQL_SETUP = (
     " /*M!100101 , max_statement_time=10 */ /*!50708 , max_execution_time=10000 */"
 )
 _DEADLOCK = 1213
+_PATIENCE = 20  # seconds for all that a verb does, or for one answer to a worker
 _TRIES = 3
 
 logger = logging.getLogger(__name__)
@@ -95,6 +99,9 @@ class Database:
         self.url = make_url(url)
         self.after_commit: list[Listener] = []
         self._left_behind: list[Pool] = []
+        self._async_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = (
+            WeakKeyDictionary()
+        )
 
     @property
     def is_sqlite(self) -> bool:
@@ -123,8 +130,12 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+                    yield session
+        except TimeoutError:
+            raise NoAnswer("the database did not answer in time") from None
 
     @contextmanager
     def session(self, *, reading: bool = False) -> Iterator[Session]:
@@ -143,12 +154,22 @@ class Database:
     def engine(self) -> Engine:
         """The sync engine of a worker, of beat and of the command line."""
         driver = "sqlite" if self.is_sqlite else "mysql+pymysql"
-        engine = create_engine(self._driven_by(driver), **self._options)
+        options = self._options
+        if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
+            options["connect_args"] |= {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
+        engine = create_engine(self._driven_by(driver), **options)
         _prepare(engine)
         return engine
 
-    @cached_property
+    @property
     def _async_engine(self) -> AsyncEngine:
+        """That of the running loop: connections of one loop are of no use to another."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._async_engines:
+            self._async_engines[loop] = self._make_async_engine()
+        return self._async_engines[loop]
+
+    def _make_async_engine(self) -> AsyncEngine:
         driver = "sqlite+aiosqlite" if self.is_sqlite else "mysql+aiomysql"
         engine = create_async_engine(self._driven_by(driver), **self._options)
         _prepare(engine.sync_engine)
@@ -163,11 +184,12 @@ class Database:
     @property
     def _options(self) -> dict[str, Any]:
         if self.is_sqlite:
-            return {"connect_args": {"timeout": 10}}
+            return {"connect_args": {"timeout": 10}, "hide_parameters": True}
         return {
             "isolation_level": "READ COMMITTED",
             "pool_pre_ping": True,
             "pool_recycle": 1800,
+            "hide_parameters": True,
             "connect_args": {"init_command": _MYSQL_SETUP, "connect_timeout": 5},
         }
 
@@ -179,8 +201,8 @@ class Database:
             self.engine.dispose(close=False)
 
     async def close(self) -> None:
-        if "_async_engine" in self.__dict__:
-            await self._async_engine.dispose()
+        if engine := self._async_engines.pop(asyncio.get_running_loop(), None):
+            await engine.dispose()
         if "engine" in self.__dict__:
             self.engine.dispose()
 

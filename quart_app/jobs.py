@@ -52,7 +52,12 @@ def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     rows = [(newjobs.row(new, at), new) for new in wanted]
     _insert(session, [job for job, new in rows if not new.has_key], at)
     accepted = [_keyed(session, job, new, at) if new.has_key else job for job, new in rows]
-    fresh = (job for job in accepted if job.accepted_at == at and job.state is JobState.QUEUED)
+    # What a schedule makes is never refused: nobody is there to try it again.
+    fresh = (
+        job
+        for job in accepted
+        if job.accepted_at == at and job.state is JobState.QUEUED and not job.schedule_id
+    )
     for queue, count in Counter(job.queue for job in fresh).items():
         depths.refuse_if_full(session, queue, count)
     return accepted
@@ -118,8 +123,7 @@ def cancel(session: Session, job_id: str) -> Job:
     if job := move(session, job_id, JobState.CANCELLED, from_=WAITING, **over):
         depths.forget(queue)
         return job
-    asked = update(Job).where(Job.id == job_id, Job.state == JobState.RUNNING)
-    if session.execute(asked.values(cancel_requested=True)).rowcount:  # type: ignore[attr-defined]
+    if _ask_to_stop(session, job_id):
         return get(session, job_id)
     raise Conflict(f"The job has {get(session, job_id).state} already.")
 
@@ -175,6 +179,20 @@ def move(
     job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
     events.record(session, [_state_event(job, at, said)])
     return job
+
+
+def _ask_to_stop(session: Session, job_id: str) -> bool:
+    """Whether the job runs; that it was asked is a line of its log, the first time."""
+    running = (Job.id == job_id, Job.state == JobState.RUNNING)
+    asked = update(Job).where(*running, Job.cancel_requested.is_(False))
+    asked = asked.values(cancel_requested=True, last_seq=Job.last_seq + 1)
+    if session.execute(asked.execution_options(synchronize_session=False)).rowcount == 0:  # type: ignore[attr-defined]
+        return session.scalar(select(Job.id).where(*running)) is not None
+    seq, at = session.execute(select(Job.last_seq, db.now()).where(Job.id == job_id)).one()
+    line = {"level": "warning", "message": "Asked to stop: the job was cancelled."}
+    events.record(session, [Event(job_id=job_id, seq=seq, at=at, type="log", data=line)])
+    session.expire_all()
+    return True
 
 
 def _says(text: str) -> ColumnElement[bool]:

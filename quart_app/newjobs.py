@@ -14,7 +14,8 @@ from quart import current_app
 from quart_app.errors import Invalid, NotFound
 from quart_app.models import Job, JobState
 
-_QUEUE_NAME = re.compile(r"[\w.:-]{1,100}")
+# A queue's name is a key of Redis: kombu's own keys and ours are none.
+_QUEUE_NAME = re.compile(r"(?!unacked|_kombu|celeryev|quartermaster:)[\w.:-]{1,100}(?<!pidbox)")
 _MOST_LEVELS = 100
 
 
@@ -133,7 +134,9 @@ def _broken(text: str) -> bool:
 def _queue(new: NewJob, task: Task) -> str:
     name = new.queue or task.queue or _routed(task.name)
     if not _QUEUE_NAME.fullmatch(name):
-        raise Invalid("queue", "expected up to 100 letters, digits, dots, colons or dashes")
+        raise Invalid(
+            "queue", "expected up to 100 letters, digits, dots or dashes, no reserved name"
+        )
     return str(name)
 
 

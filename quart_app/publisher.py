@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 from quart import Quart, current_app
+from redis.exceptions import ResponseError
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
@@ -124,9 +125,14 @@ class Publisher:
 
     def waiting(self, queues: Sequence[str]) -> dict[str, Waiting]:
         """What waits per queue; raises whatever the broker's library raises when it is away."""
-        found = {queue: self.broker.waiting(queue) for queue in queues}
-        for queue, there in found.items():
-            self._note_length(queue, there.count)
+        found = {}
+        for queue in queues:
+            try:
+                found[queue] = self.broker.waiting(queue)
+            except ResponseError as error:  # something else lies under its name: the rest go on
+                self._warn(f"queue {queue}", error)
+            else:
+                self._note_length(queue, found[queue].count)
         return found
 
     def ping(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from quart import Quart
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import ColumnElement, Row, func, select, update
 from sqlalchemy.orm import Session
 
 from quart_app import db, jobs, publisher
@@ -106,16 +106,21 @@ def _lost(session: Session) -> Sequence[str]:
 def _give_back(session: Session, job_id: str) -> None:
     """A job whose worker fell silent: queued again, unless it was cancelled or is what kills."""
     job = session.get_one(Job, job_id)
-    silent = (Job.lease_until < db.now(), Job.attempt == job.attempt)
+    silent: tuple[ColumnElement[bool], ...] = (
+        Job.lease_until < db.now(),
+        Job.attempt == job.attempt,
+    )
     lost = {"losses": Job.losses + 1, "lease_until": None}
     over = {"finished_at": db.now(), "live_key": None, **lost}
     why = f"worker {job.worker} was lost"
     if job.cancel_requested:
+        why = "cancelled while running"
         to, changes = JobState.CANCELLED, over
     elif job.losses + 1 >= MOST_LOSSES:
         why = f"its worker was lost {MOST_LOSSES} times while it ran"
         to, changes = JobState.FAILED, over
     else:
+        silent = (*silent, Job.cancel_requested.is_(False))  # else it is for the next look
         to, changes = JobState.QUEUED, {"available_at": db.now(), "published_at": None, **lost}
     moved = jobs.move(
         session, job_id, to, *silent, from_=(JobState.RUNNING,), said={"error": why},

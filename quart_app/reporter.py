@@ -4,6 +4,7 @@ The same thread keeps the leases: when the process dies, both end with it.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -16,12 +17,14 @@ from sqlalchemy.orm import Session
 from quart_app import attempts, db
 from quart_app.attempts import Fenced, Line
 from quart_app.events import progress_frame
+from quart_app.interrupt import Interrupt
 from quart_app.models import Job
 from quart_app.publisher import Publisher
 
 _PAUSE = 0.02  # between two rounds: what comes meanwhile goes together
 _PROGRESS_EVERY = 1.0
 _ANNOUNCE_AGAIN = 5.0
+_COURTESY = 5.0  # for a cancelled body to look and to stop by itself
 _MOST_LINES = 10_000
 _LONGEST_LINE = 8_192
 
@@ -49,8 +52,10 @@ class Run:
         #: True when the body has seen that it is to stop.
         self.heeded = False
         self.lost = False
+        self.interrupt = Interrupt()
         self.lock = threading.Lock()
         self.written_at = time.monotonic()
+        self._asked_at = math.inf
         self._reporter = reporter
         self._lines: deque[Line] = deque()
         self._count = 0
@@ -59,7 +64,8 @@ class Run:
         self._stored: dict[str, Any] | None = None
 
     def progress(self, current: float, total: float | None, message: str) -> None:
-        self._progress = {"current": current, "total": total, "message": plain(message)}
+        numbers = {"current": _number(current), "total": _number(total)}
+        self._progress = {**numbers, "message": plain(message)}
         self._reporter.wake()
 
     def log(self, message: str, level: str) -> None:
@@ -68,8 +74,14 @@ class Run:
             return
         if self._count == _MOST_LINES:
             level, message = "warning", f"Only the first {_MOST_LINES} lines of this job are kept."
-        self._lines.append(Line(datetime.now(UTC), level, plain(message)))
+        self._lines.append(Line(datetime.now(UTC), plain(level), plain(message)))
         self._reporter.wake()
+
+    def insist(self) -> None:
+        """Ends a body that was asked to stop and has not; called again and again."""
+        if self.cancelled and time.monotonic() > self._asked_at + _COURTESY:
+            self._asked_at = time.monotonic()
+            self.interrupt.fire()
 
     def unannounced(self) -> dict[str, Any] | None:
         """The newest progress, unless it has been announced."""
@@ -92,9 +104,11 @@ class Run:
     def store(self, session: Session, lease: float) -> tuple[int, dict[str, Any] | None]:
         """Writes what was said since and extends the lease, under the fence; `lock` is held."""
         lines, newest = list(self._lines), self._progress
-        self.cancelled = attempts.keep(
+        asked = attempts.keep(
             session, self.job_id, self.attempt, lease, progress=newest, lines=lines
         )
+        if asked and not self.cancelled:
+            self.cancelled, self._asked_at = True, time.monotonic()
         return len(lines), newest
 
     def stored(self, count: int, newest: dict[str, Any] | None) -> None:
@@ -148,6 +162,7 @@ class Reporter:
             for run in runs:
                 if run.is_due(self.lease / 3) and not run.lost:
                     self._write(run)
+                run.insist()
             time.sleep(_PAUSE)
 
     def _announce(self, runs: list[Run]) -> None:
@@ -170,6 +185,15 @@ class Reporter:
         except Exception as error:  # this thread keeps every lease of the process: it goes on
             logger.warning("Job %s could not be kept: %s", run.job_id, type(error).__name__)
             time.sleep(min(1.0, self.lease / 10))
+
+
+def _number(value: Any) -> float | None:
+    """What JSON can say of it: an int or a float, or nothing for all else."""
+    try:
+        number = value if isinstance(value, int) else float(value)
+        return number if math.isfinite(number) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def plain(text: str) -> str:

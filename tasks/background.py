@@ -36,8 +36,7 @@ def _hand_over(provider: sms.Provider, message: Message) -> tuple[MessageState, 
         provider.send(message.to, message.text, message.id)
         state = MessageState.SENT
     except sms.NotReached as reason:
-        last = g.job.attempt >= g.job.max_attempts
-        _record(message, MessageState.FAILED if last else MessageState.WAITING, str(reason))
+        _record(message, MessageState.WAITING, str(reason))
         raise
     except sms.Refused as reason:
         state, error = MessageState.FAILED, str(reason)

@@ -18,6 +18,7 @@ from quart_app import attempts, db, jobs, reporter
 from quart_app.attempts import Fenced
 from quart_app.celeryext import AppContextTask, in_app_context
 from quart_app.errors import Permanent, Problem
+from quart_app.interrupt import Cancelled
 from quart_app.models import Job
 from quart_app.reporter import Run, plain
 from tasks import outcomes, retrying
@@ -190,7 +191,11 @@ class JobTask(AppContextTask):
 
     def _attempt(self, job: Job, run: Run) -> Any:
         try:
-            result = self._call(job)
+            with run.interrupt:
+                result = self._call(job)
+        except Cancelled:
+            self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
+            raise Ignore(f"job {job.id} was cancelled while it ran") from None
         except Exception as error:
             self._failed(job, run, error)
             raise

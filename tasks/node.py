@@ -60,6 +60,7 @@ def check(app: Quart) -> None:
         if app.config["EMBEDDED_REDIS"]:
             app.extensions["publisher"].ping()
         migrations.ensure(app.extensions["db"])
+        app.extensions["db"].engine.dispose()  # the pool forks: no connection may go along
     except RedisError:
         sys.exit(
             f"No Redis runs in {app.config['VAR_DIR']}: start `python3 run.py` in this folder,"

@@ -193,3 +193,25 @@ def anything(value: Any) -> Any:
 def where() -> list[Any]:
     """The process and the thread it runs in."""
     return [os.getpid(), threading.current_thread().name, current_app.name]
+
+
+@task
+def spin(seconds: float) -> None:
+    """Is busy for so long and never looks up."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@task
+async def sleep_on(seconds: float) -> None:
+    """Sleeps in a loop."""
+    await asyncio.sleep(seconds)
+
+
+@task(bind=True)
+def report_oddly(self: Any) -> str:
+    """Says how far it is in ways that JSON does not know."""
+    self.progress(float("nan"), float("inf"), "how far?")
+    self.log("odd", level="\ud800")
+    return "done"

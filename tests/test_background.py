@@ -166,7 +166,8 @@ def test_a_provider_that_is_away_is_tried_three_times(
         job = ledger.ended(job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 3)
     assert job.error == "NotReached: the provider could not be reached: no connection"
-    assert message_of(ledger, job_id).state is MessageState.FAILED
+    # Nobody has it: a retry by hand may hand it over.
+    assert message_of(ledger, job_id).state is MessageState.WAITING
 
 
 def test_each_due_message_gets_one_job_though_two_runs_meet(ledger: Ledger, worker: Path) -> None:

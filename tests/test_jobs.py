@@ -315,3 +315,20 @@ def test_a_job_goes_where_celerys_routes_send_its_task(clean: Place) -> None:
     ledger = Ledger(clean.app(CELERY_TASK_ROUTES=routes))
     assert ledger.job(ledger.submit("add", 1)).queue == "routed"
     assert ledger.job(ledger.submit("add", 1, queue="named")).queue == "named"
+
+
+@pytest.mark.parametrize(
+    "queue",
+    ["unacked", "unacked_index", "_kombu.binding.celery", "x.pidbox", "quartermaster:job:1"],
+)
+def test_a_queue_may_not_have_the_name_of_a_key_of_the_broker(book: Book, queue: str) -> None:
+    with pytest.raises(Invalid, match="queue: "):
+        book(jobs.submit, ADD, args=[1], queue=queue)
+
+
+def test_a_job_that_was_cancelled_and_then_fails_is_cancelled(book: Book) -> None:
+    job = book(jobs.submit, ADD, args=[1])
+    book(attempts.claim, job.id, ADD, "a worker", 60)
+    book(jobs.cancel, job.id)
+    book(attempts.postpone, job.id, 1, "stumbled", 1.0)
+    assert book(jobs.get, job.id).state is JobState.CANCELLED

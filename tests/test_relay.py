@@ -223,3 +223,13 @@ def test_a_relay_outlives_a_database_that_is_away(
     assert thread.is_alive()
     thread.stop()
     assert not thread.is_alive()
+
+
+def test_a_key_that_is_no_list_stops_its_queue_alone(ledger: Ledger, place: Place) -> None:
+    with Redis.from_url(place.redis_url) as redis:
+        redis.set("taken", "by someone else")
+        ledger.submit("add", 1, queue="taken")
+        job_id = ledger.submit("add", 1)
+        assert until(lambda: waiting(place.redis_url) == [job_id])
+        redis.delete("celery")
+        assert until(lambda: waiting(place.redis_url) == [job_id], 15)

@@ -183,3 +183,23 @@ def test_a_schedule_edited_into_settings_may_be_celerys_own_crontab(tmp_path: Pa
     (tmp_path / "settings.py").write_text(text.replace('"*/1 * * * *"', "crontab(minute=7)"))
     entry = read({}, tmp_path)["CELERY_BEAT_SCHEDULE"]["tasks"]
     assert entry["schedule"] == crontab(minute=7)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import nonesuch", "ModuleNotFoundError: No module named 'nonesuch' ("),
+        ("def (", "invalid syntax ("),
+        ("1 / 0", "ZeroDivisionError: division by zero ("),
+    ],
+)
+def test_a_task_module_that_cannot_be_imported_is_told_in_one_line(
+    tmp_path: Path, code: str, told: str
+) -> None:
+    (tmp_path / "broken_tasks.py").write_text(code)
+    env = {"CELERY_IMPORTS": "broken_tasks", "PYTHONPATH": str(tmp_path), "VAR_DIR": str(tmp_path)}
+    argv = real.python("quart", "--app", "asgi", "migrate")
+    done = subprocess.run(argv, env=real.environment(env), cwd=real.ROOT, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(f"CELERY_IMPORTS = 'broken_tasks': {told}")
+    assert done.stderr.count(b"\n") == 1

@@ -12,6 +12,7 @@ from celery import Celery
 from quart import Quart
 from redis import Redis
 
+from quart_app import jobs
 from quart_app.doorbell import Foundry, Ring
 from quart_app.models import JobState
 from settings import broker_url
@@ -309,3 +310,32 @@ def test_a_call_from_outside_is_refused_where_direct_calls_are_off(
 
 def strict_worker(env: dict[str, str], log: Path) -> Any:
     return real.worker(env, log, "-P", "solo", "-Q", "strict")
+
+
+@pytest.mark.parametrize(
+    ("task", "args"), [("touch", ["/dev/null", 60]), ("sleep_on", [60]), ("spin", [60])]
+)
+def test_a_body_that_never_looks_is_ended_when_its_job_is_cancelled(
+    ledger: Ledger, worker: Path, task: str, args: list[Any]
+) -> None:
+    job_id = ledger.submit(task, *args)
+    ledger.reached(job_id, JobState.RUNNING)
+    ledger.within(lambda s: jobs.cancel(s, job_id))
+    assert ledger.ended(job_id, 30).state is JobState.CANCELLED
+    assert "Asked to stop" in ledger.events(job_id, "log")[0]["message"]
+    assert ledger.ended(ledger.submit("add", 1)).result == 2
+
+
+def test_a_busy_body_is_ended_in_a_thread_too(clean: Place, ledger: Ledger, tmp_path: Path) -> None:
+    with real.worker(clean.env | {"JOB_LEASE": "1"}, tmp_path / "log", "-P", "threads"):
+        job_id = ledger.submit("spin", 60)
+        ledger.reached(job_id, JobState.RUNNING)
+        ledger.within(lambda s: jobs.cancel(s, job_id))
+        assert ledger.ended(job_id, 30).state is JobState.CANCELLED
+        assert ledger.ended(ledger.submit("add", 1)).result == 2
+
+
+def test_progress_that_makes_no_sense_harms_nothing(ledger: Ledger, worker: Path) -> None:
+    job = ledger.ended(ledger.submit("report_oddly"))
+    assert (job.state, job.result) == (JobState.SUCCEEDED, "done")
+    assert job.progress == {"current": None, "total": None, "message": "how far?"}

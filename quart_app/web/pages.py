@@ -119,6 +119,8 @@ async def sign_in() -> Any:
 
 @blueprint.get("/sign-in/<code>")
 async def sign_in_by_link(code: str) -> Any:
+    if request.method == "HEAD":  # a preview of the link does not use it up
+        return ""
     token = await db.run(tokens.redeem_link, code)
     if token is None:
         wrong = "This link was used already, or is too old: use a token."

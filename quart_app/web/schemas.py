@@ -111,7 +111,7 @@ def invalid(error: ValidationError) -> Invalid:
 _TIMES = ("accepted_at", "published_at", "eta", "started_at", "finished_at")
 _AS_THEY_ARE = (
     "id", "task", "args", "kwargs", "queue", "priority", "attempt", "max_attempts", "progress",
-    "result", "error", "worker",
+    "result", "error", "worker", "cancel_requested",
 )  # fmt: skip
 
 

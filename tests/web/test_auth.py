@@ -235,3 +235,16 @@ async def test_no_secret_is_shown_or_logged(
     shown = caplog.text + "".join([await page.get_data(as_text=True) for page in pages])
     for secret in (token, app.config["SECRET_KEY"], tokens.digest(token)):
         assert secret not in shown
+
+
+async def test_an_origin_that_is_no_address_is_refused(app: Any) -> None:
+    answer = await app.test_client().post("/sign-in", headers={"Origin": "http://["}, form={})
+    assert answer.status_code == 403
+
+
+async def test_a_look_at_the_headers_does_not_use_up_a_link(app: Any, token: str) -> None:
+    with app.extensions["db"].session() as session:
+        code = tokens.make_link(session, "operator")
+    client = app.test_client()
+    assert (await client.head(f"/sign-in/{code}")).status_code == 200
+    assert (await client.get(f"/sign-in/{code}")).status_code == 302
