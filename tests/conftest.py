@@ -152,6 +152,15 @@ def ledger(clean: Place) -> Iterator[Ledger]:
         yield Ledger(app)
 
 
+@pytest.fixture
+def still(clean: Place) -> Iterator[Ledger]:
+    """The ledger, with no relay but what the test itself starts."""
+    app = clean.app()
+    yield Ledger(app)
+    app.extensions["publisher"].close()
+    app.extensions["db"].engine.dispose()
+
+
 @contextmanager
 def working(app: Quart) -> Iterator[None]:
     """The application as it relays and publishes, until the block ends."""

@@ -21,15 +21,6 @@ EVERY_SECOND = json.dumps({"often": {"task": "tests.sample_tasks.give_up", "sche
 BEAT = real.python("celery", "-A", "tasks", "beat", "--loglevel=info")
 
 
-@pytest.fixture
-def still(clean: Place) -> Iterator[Ledger]:
-    """The ledger, with no relay but beat's own."""
-    app = clean.app()
-    yield Ledger(app)
-    app.extensions["publisher"].close()
-    app.extensions["db"].engine.dispose()
-
-
 @contextmanager
 def beat(place: Place, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     env = place.env | {"CELERY_BEAT_SCHEDULE": EVERY_SECOND}

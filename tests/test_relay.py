@@ -1,7 +1,6 @@
 """The relay: what is due comes on, what is lost comes back, and a healthy backlog is left alone."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,15 +16,6 @@ from tests.real import until
 from tests.test_publisher import many, waiting
 
 ADD = "tests.sample_tasks.add"
-
-
-@pytest.fixture
-def still(clean: Place) -> Iterator[Ledger]:
-    """The ledger, with no relay but the test's own ticks."""
-    app = clean.app()
-    yield Ledger(app)
-    app.extensions["publisher"].close()
-    app.extensions["db"].engine.dispose()
 
 
 def tick(app: Quart) -> int:

@@ -1,7 +1,6 @@
 """The HTTP API: each view parses, calls one verb and answers."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from quart import Blueprint, current_app, g, request
 from quart_schema import document_request, validate_querystring, validate_request
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs
+from quart_app import db, events, jobs, newjobs
 from quart_app.errors import Invalid
 from quart_app.web import schemas
 from quart_app.web.requests import BATCH_PATH
@@ -148,13 +147,9 @@ def _idempotency(data: schemas.NewJob) -> dict[str, Any]:
         raise Invalid("Idempotency-Key", "expected 1 to 255 characters")
     body = json.dumps(dict(data), sort_keys=True, default=str)
     return {
-        "idempotency_key": _digest(f"{g.user.token_id}\0{key}"),
-        "idempotency_body": _digest(body),
+        "idempotency_key": newjobs.digest(g.user.token_id, key),
+        "idempotency_body": newjobs.digest(body),
     }
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _task_json(task: Any) -> dict[str, Any]:

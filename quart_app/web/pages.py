@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs, sms, tokens
 from quart_app.errors import Conflict, Invalid
-from quart_app.models import JobState, Message, Role
+from quart_app.models import JobState, Role
 from quart_app.web import api, auth, schemas
 from quart_app.web.schemas import job_json
 
@@ -150,14 +150,10 @@ def _job_and_events(session: Session, job_id: str) -> Any:
 
 async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:
     zone = current_app.config["CELERY_TIMEZONE"]
-    recent = await db.read(_recent)
+    recent = await db.read(sms.recent)
     return await render_template(
         "sms/form.html", values=values, errors=errors, messages=recent, timezone=zone
     )
-
-
-def _recent(session: Session) -> list[Message]:
-    return sms.recent(session)
 
 
 def _accept_sms(session: Session, to: str, text: str, later: datetime | None) -> Any:
