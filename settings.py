@@ -179,6 +179,15 @@ CELERY_TASK_QUEUES = {
 CELERY_TASK_TIME_LIMIT = env.int("CELERY_TASK_TIME_LIMIT", 3600, validate=Range(min=1))
 CELERY_TASK_IGNORE_RESULT = env.bool("CELERY_TASK_IGNORE_RESULT", True)
 CELERY_TASK_PUBLISH_RETRY_POLICY = env.json("CELERY_TASK_PUBLISH_RETRY_POLICY", {"max_retries": 0})
+#: `%(about)s` names the job and the request that a line belongs to.
+CELERY_WORKER_LOG_FORMAT = _text(
+    "CELERY_WORKER_LOG_FORMAT",
+    "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(message)s",
+)
+CELERY_WORKER_TASK_LOG_FORMAT = _text(
+    "CELERY_WORKER_TASK_LOG_FORMAT",
+    "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(task_name)s: %(message)s",
+)
 CELERY_WORKER_CONCURRENCY = env.int("CELERY_WORKER_CONCURRENCY", None, validate=Range(min=1))
 CELERY_WORKER_PREFETCH_MULTIPLIER = env.int("CELERY_WORKER_PREFETCH_MULTIPLIER", 1)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = env.bool(

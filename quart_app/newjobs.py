@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import uuid_utils
 from quart import current_app
 
+from quart_app import baggage
+from quart_app.baggage import Baggage
 from quart_app.errors import Invalid, NotFound
 from quart_app.models import Job, JobState
 
@@ -46,7 +48,8 @@ class NewJob:
     idempotency_key: str | None = None
     idempotency_body: str | None = None
     schedule_id: str | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
+    #: What travels with it; that of the request or the task which submits it, if not given.
+    baggage: Baggage | None = None
 
     @property
     def has_key(self) -> bool:
@@ -83,7 +86,7 @@ def row(new: NewJob, at: datetime) -> Job:
         idempotency_key=new.idempotency_key,
         idempotency_body=new.idempotency_body,
         schedule_id=new.schedule_id,
-        context=dict(new.context),
+        context=(new.baggage or baggage.current()).known(),
     )
 
 

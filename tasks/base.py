@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from quart import current_app, g
 from sqlalchemy.orm import Session
 
-from quart_app import attempts, db, jobs, reporter
+from quart_app import attempts, baggage, db, jobs, reporter
 from quart_app.attempts import Fenced
 from quart_app.celeryext import AppContextTask, in_app_context
 from quart_app.errors import Permanent, Problem
@@ -87,6 +87,7 @@ class JobTask(AppContextTask):
         if unknown := sorted(options.keys() - _LEDGER_OPTIONS):
             if not (app.config["ALLOW_DIRECT_CALLS"] or self.app.conf.task_always_eager):
                 raise ValueError(f"{', '.join(unknown)}: needs ALLOW_DIRECT_CALLS")
+            options["headers"] = baggage.current().known() | (options.get("headers") or {})
             return super().apply_async(args, kwargs, **options)
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, **options)
@@ -143,6 +144,7 @@ class JobTask(AppContextTask):
         if self.request.called_directly or self.request.is_eager:
             return super().perform(*args, **kwargs)
         g.job = job = self._claim(args, kwargs)
+        baggage.carry(baggage.unpack(job.context))
         self.request.retries = job.attempt - 1
         self.request.run = run = reporter.get().start(job)
         try:
@@ -182,7 +184,10 @@ class JobTask(AppContextTask):
             logger.warning("Refused message %s: ALLOW_DIRECT_CALLS is off.", job_id)
             return False
         sent = self.request.delivery_info or {}
-        new = jobs.NewJob(task=self.name, args=args, kwargs=kwargs, queue=sent.get("routing_key"))
+        new = jobs.NewJob(
+            task=self.name, args=args, kwargs=kwargs, queue=sent.get("routing_key"),
+            baggage=baggage.unpack(self.request.headers),
+        )  # fmt: skip
         try:
             return jobs.adopt(session, job_id, new)
         except (Problem, ValueError, TypeError, RecursionError) as error:

@@ -1,6 +1,7 @@
 """Tasks that the tests run on a real worker."""
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -8,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+from celery.utils.log import get_task_logger
 from pydantic import BaseModel, Field
 from quart import current_app, g
 
@@ -215,3 +217,23 @@ def report_oddly(self: Any) -> str:
     self.progress(float("nan"), float("inf"), "how far?")
     self.log("odd", level="\ud800")
     return "done"
+
+
+@task
+def carry() -> dict[str, str]:
+    """Says, by two loggers and as its result, what travelled with it."""
+    logging.getLogger("shop").warning("by a logger of any module")
+    get_task_logger(__name__).warning("by the logger of Celery")
+    return g.baggage.known()
+
+
+@task
+def carry_on() -> list[Any]:
+    """What travelled with it, and a job of its own making."""
+    return [g.baggage.known(), carry.delay().id]
+
+
+@task
+def carry_directly() -> str:
+    """Makes a job by a message that only Celery knows."""
+    return carry.apply_async(expires=60).id

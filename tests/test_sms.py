@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from quart import Quart
 from sqlalchemy.orm import Session
 
-from quart_app import db, sms
+from quart_app import baggage, db, sms
+from quart_app.baggage import Baggage
 from quart_app.errors import Conflict
 from quart_app.models import Base, Message, MessageState
 from quart_app.sms.gateway import Gateway
@@ -247,6 +248,18 @@ def test_the_url_renames_drops_and_adds_fields(endpoint: Endpoint, scheme: str) 
     one = (lambda value: value) if scheme == "json" else (lambda value: [value])
     assert fields == {"phone": one(TO), "message": one(TEXT), "sender": one("Me")}
     assert (path, headers["X-Key"]) == ("/?key=q", "k")
+
+
+@pytest.mark.parametrize("scheme", ["json", "form"])
+async def test_the_id_of_the_request_goes_along_to_the_service(
+    endpoint: Endpoint, scheme: str
+) -> None:
+    gateway = sms.provider(f"{scheme}://{endpoint.address}/?%2Btraceparent=mine")
+    async with Quart("shop").app_context():
+        baggage.carry(Baggage(request_id="abc-1", traceparent="theirs"))
+        gateway.send(TO, TEXT, "ref-1")
+    [(_, headers, _)] = endpoint.received
+    assert (headers["X-Request-ID"], headers["traceparent"]) == ("abc-1", "mine")
 
 
 def test_a_long_text_is_one_request_even_if_the_url_asks_to_split_it(endpoint: Endpoint) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from apprise import Apprise, AppriseAsset, OverflowMode
 from apprise.plugins import url_to_dict
 
+from quart_app import baggage
 from quart_app.sms import exchanges
 from quart_app.sms.answers import judge
 from quart_app.sms.numbers import masked
@@ -63,13 +64,21 @@ def _address(url: str, timeout: float) -> dict[str, Any]:
 def _service(address: dict[str, Any], to: str, reference: str) -> Any | None:
     """The Apprise plugin set to write to this number alone, or None if it cannot."""
     generic = _UNWANTED.get(address["schema"].removesuffix("s"))
-    own = {"payload": _fields(address["payload"], to, reference, generic)} if generic else {}
+    own = _letter(address, to, reference, generic) if generic else {}
     service: Any = Apprise.instantiate({**address, "targets": [to], **own}, asset=_ASSET)
     if service is None or not (generic or _writes_to_phones(service)):
         return None
     service.request_rate_per_sec = 0
     # A plugin drops a target it does not like, and some then write to the sender's own number.
     return service if to.removeprefix("+") in service.url() else None
+
+
+def _letter(
+    address: dict[str, Any], to: str, reference: str, unwanted: tuple[str, ...]
+) -> dict[str, Any]:
+    """The fields and headers of a generic HTTP request; a header that the URL sets stands."""
+    headers = baggage.current().http_headers() | (address.get("headers") or {})
+    return {"payload": _fields(address["payload"], to, reference, unwanted), "headers": headers}
 
 
 def _fields(

@@ -8,13 +8,15 @@ from quart_schema import QuartSchema
 
 from quart_app.web import api, auth, live, ops, pages, problems, sockets
 from quart_app.web.openapi import Provider
-from quart_app.web.requests import Request, hear_out
+from quart_app.web.requests import Request, hear_out, name_request, take_up_baggage
 
 
 def init_app(app: Quart) -> None:
     batch = app.config["MAX_BATCH_CONTENT_LENGTH"]
     app.request_class = partial(Request, most_in_batch=batch)  # type: ignore[assignment]
+    app.before_request(take_up_baggage)
     app.after_request(hear_out)
+    app.after_request(name_request)
     app.config.update(_cookies(app.config["ALLOWED_HOSTS"]))
     QuartSchema(
         app,

@@ -31,7 +31,7 @@ async def send_one() -> Any:
     wanted = given.model_dump(exclude_none=True)
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
-    job = await db.run(jobs.submit, _SMS, kwargs=wanted, context=_context())
+    job = await db.run(jobs.submit, _SMS, kwargs=wanted)
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 
@@ -56,7 +56,7 @@ async def submit_by_name(name: str) -> Any:
 async def submit_batch() -> Any:
     """Accepts all of the jobs or none."""
     # Thousands of jobs are seconds of work: in a thread they stop no other request.
-    ids = await asyncio.to_thread(_accept_batch, await request.get_json(), _context())
+    ids = await asyncio.to_thread(_accept_batch, await request.get_json())
     return {"ids": ids}, 202
 
 
@@ -116,10 +116,8 @@ async def _body_or(default: Any) -> Any:
     return await request.get_json() if await request.get_data() else default
 
 
-def _accept_batch(body: Any, context: dict[str, Any]) -> Sequence[str]:
-    wanted = [
-        jobs.NewJob(**dict(one), context=context) for one in schemas.read(schemas.Batch, body).jobs
-    ]
+def _accept_batch(body: Any) -> Sequence[str]:
+    wanted = [jobs.NewJob(**dict(one)) for one in schemas.read(schemas.Batch, body).jobs]
     with db.session() as session:
         return [job.id for job in jobs.submit_many(session, wanted)]
 
@@ -129,13 +127,9 @@ def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
 
 
 async def _submit(data: schemas.NewJob) -> Any:
-    wanted = jobs.NewJob(**dict(data), context=_context(), **_idempotency(data))
+    wanted = jobs.NewJob(**dict(data), **_idempotency(data))
     job = (await db.run(jobs.submit_many, [wanted]))[0]
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
-
-
-def _context() -> dict[str, Any]:
-    return {"user": g.user.name}
 
 
 def _idempotency(data: schemas.NewJob) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from quart import Quart, Response, current_app, g, render_template, request, ses
 from quart import websocket as socket
 from werkzeug.exceptions import BadRequest, Forbidden, UnsupportedMediaType
 
-from quart_app import db, tokens
+from quart_app import baggage, db, tokens
 from quart_app.models import Role, Token
 from quart_app.web import problems
 
@@ -106,6 +106,8 @@ async def _admit() -> Any:
     if request.endpoint in _UNASKED:
         return None
     g.user = await _identify(request)
+    if g.user is not None:
+        baggage.add(user=g.user.name)
     if g.user is None and request.endpoint not in _PUBLIC:
         return await _ask_who()
     if request.method not in SAFE and (g.user is None or g.user.by_session):

@@ -19,6 +19,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from quart_app import baggage
 from quart_app.errors import Full, Invalid, Problem
 from quart_app.web import schemas
 
@@ -89,6 +90,8 @@ async def _database_away(error: Exception) -> Response:
 
 async def _unexpected(error: Exception) -> Response:
     path = request.path if has_request_context() else websocket.path
-    logger.error("%s failed", path, exc_info=error)
+    request_id = baggage.current().request_id
+    logger.error("%s failed, request %s", path, request_id, exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return await answer(status, status.phrase, "Something went wrong here; it has been logged.")
+    detail = f"Something went wrong here; it has been logged as request {request_id}."
+    return await answer(status, status.phrase, detail)

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import quart
+import uuid_utils
 from quart.wrappers.request import Body as QuartBody
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from quart_app import baggage
 
 BATCH_PATH = "/api/jobs/batch"
 _MOST_LEVELS = 100
@@ -66,6 +70,24 @@ class Request(quart.Request):
         if value is None or _is_deeper(value, _MOST_LEVELS):
             raise BadRequest(f"body: expected JSON of {_MOST_LEVELS} levels at most, and not null")
         return value
+
+
+async def take_up_baggage() -> None:
+    """What the caller sent along, and an id for this request if it has none."""
+    sent = quart.request.headers
+    told = {
+        "request_id": sent.get("X-Request-ID"),
+        "traceparent": sent.get("traceparent"),
+        "locale": quart.request.accept_languages.best,
+    }
+    taken = baggage.unpack(told)
+    baggage.carry(replace(taken, request_id=taken.request_id or str(uuid_utils.uuid7())))
+
+
+async def name_request(response: quart.Response) -> quart.Response:
+    """Tells the caller the id that logs and jobs know its request by."""
+    response.headers["X-Request-ID"] = baggage.current().request_id or ""
+    return response
 
 
 async def hear_out(response: quart.Response) -> quart.Response:
