@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -17,10 +16,11 @@ from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.expression import bindparam
 from sqlalchemy.sql.functions import FunctionElement
 
+from quart_app import sqlite
 from quart_app.models import Time
 
 P = ParamSpec("P")
@@ -71,6 +71,13 @@ def get() -> "Database":
     return database
 
 
+def beside_forks(app: Quart) -> "Database":
+    """The database of `app`, for a thread of a process that may fork at any time."""
+    database: Database = app.extensions["db"]
+    # A server's sockets are left alone by the child, which is enough.
+    return _BesideForks(app.config["DATABASE_URL"]) if database.is_sqlite else database
+
+
 class now(FunctionElement[datetime]):  # noqa: N801
     """The database's clock in UTC, `plus` seconds: every time that decides is taken from it."""
 
@@ -98,7 +105,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.after_commit: list[Listener] = []
-        self._left_behind: list[Pool] = []
+        self._left_behind: list[Engine] = []
         self._async_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = (
             WeakKeyDictionary()
         )
@@ -158,7 +165,8 @@ class Database:
         if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
             options["connect_args"] |= {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
         engine = create_engine(self._driven_by(driver), **options)
-        _prepare(engine)
+        if self.is_sqlite:
+            sqlite.prepare(engine)
         return engine
 
     @property
@@ -172,9 +180,9 @@ class Database:
     def _make_async_engine(self) -> AsyncEngine:
         driver = "sqlite+aiosqlite" if self.is_sqlite else "mysql+aiomysql"
         engine = create_async_engine(self._driven_by(driver), **self._options)
-        _prepare(engine.sync_engine)
         if self.is_sqlite:
-            event.listen(engine.sync_engine.pool, "invalidate", _free_the_write_lock)
+            sqlite.prepare(engine.sync_engine)
+            event.listen(engine.sync_engine.pool, "invalidate", sqlite.free_the_write_lock)
         return engine
 
     def _driven_by(self, driver: str) -> URL:
@@ -195,10 +203,9 @@ class Database:
 
     def forget_connections(self) -> None:
         """In a forked child: leaves the parent's connections alone and starts with none."""
-        if "engine" in self.__dict__:
+        if engine := self.__dict__.pop("engine", None):
             # Kept, since closing them here would speak on the parent's sockets.
-            self._left_behind.append(self.engine.pool)
-            self.engine.dispose(close=False)
+            self._left_behind.append(engine)
 
     async def close(self) -> None:
         if engine := self._async_engines.pop(asyncio.get_running_loop(), None):
@@ -207,47 +214,19 @@ class Database:
             self.engine.dispose()
 
 
+class _BesideForks(Database):
+    """SQLite in a process that forks: never open when a child comes to be."""
+
+    @contextmanager
+    def session(self, *, reading: bool = False) -> Iterator[Session]:
+        with sqlite.no_fork, super().session(reading=reading) as session:
+            yield session
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        # A fork waits as long as this one does for other writers.
+        return super()._options | {"poolclass": NullPool, "connect_args": {"timeout": 3}}
+
+
 def _is_deadlock(error: DBAPIError) -> bool:
     return bool(error.orig and error.orig.args and error.orig.args[0] == _DEADLOCK)
-
-
-def _prepare(engine: Engine) -> None:
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _sqlite_connect)
-        event.listen(engine, "begin", _sqlite_begin)
-
-
-def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # transactions are begun by _sqlite_begin alone
-    connection.create_function("utc_now", 1, _utc_now)
-    # SQLite's own knows no letters but a to z.
-    connection.create_function("lower", 1, _lower, deterministic=True)
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _utc_now(plus: int) -> str:
-    time = datetime.now(UTC) + timedelta(microseconds=plus)
-    return time.strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def _lower(text: str | None) -> str | None:
-    return text and text.lower()
-
-
-def _sqlite_begin(connection: Any) -> None:
-    # A deferred transaction that turns into a writer fails at once when another wrote meanwhile.
-    mode = connection.get_execution_options().get("begin", "IMMEDIATE")
-    connection.exec_driver_sql(f"BEGIN {mode}")
-
-
-def _free_the_write_lock(connection: Any, _record: ConnectionPoolEntry, _error: Any) -> None:
-    """A request cancelled within a statement would else keep the write lock until a collection."""
-    worker = connection._connection
-    raw: sqlite3.Connection | None = worker._connection
-    if raw is not None:
-        raw.interrupt()
-        rollback: tuple[Awaitable[None] | None, Callable[[], None]] = (None, raw.rollback)
-        worker._tx.put_nowait(rollback)

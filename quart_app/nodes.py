@@ -38,10 +38,10 @@ def online(session: Session, kind: str) -> list[Node]:
 class Pulse(threading.Thread):
     """Says every few seconds that this process is alive, until it is stopped."""
 
-    def __init__(self, app: Quart, say: Callable[[Session], None]) -> None:
+    def __init__(self, app: Quart, say: Callable[[Session], None], every: float = EVERY) -> None:
         super().__init__(name="pulse", daemon=True)
-        self._database: db.Database = app.extensions["db"]
-        self._say = say
+        self._database = db.beside_forks(app)
+        self._say, self._every = say, every
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -51,7 +51,7 @@ class Pulse(threading.Thread):
                     self._say(session)
             except Exception:  # noqa: S110 - silence is the message: the node counts as gone
                 pass
-            self._stopped.wait(EVERY)
+            self._stopped.wait(self._every)
 
     def stop(self) -> None:
         self._stopped.set()

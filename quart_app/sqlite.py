@@ -1,0 +1,62 @@
+"""SQLite made safe for many writers: its transactions, its clock, its letters and its forks."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+#: Held while a connection is open in a process that forks. A child that came to be meanwhile would
+#: hold the parent's file locks for its own, and those that a thread of the parent had would never
+#: be free in it.
+no_fork = threading.Lock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release
+    )
+
+
+def prepare(engine: Engine) -> None:
+    event.listen(engine, "connect", _connect)
+    event.listen(engine, "begin", _begin)
+
+
+def free_the_write_lock(connection: Any, _record: ConnectionPoolEntry, _error: Any) -> None:
+    """A request cancelled within a statement would else keep the write lock until a collection."""
+    worker = connection._connection
+    raw: sqlite3.Connection | None = worker._connection
+    if raw is not None:
+        raw.interrupt()
+        rollback: tuple[Awaitable[None] | None, Callable[[], None]] = (None, raw.rollback)
+        worker._tx.put_nowait(rollback)
+
+
+def _connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin alone
+    connection.create_function("utc_now", 1, _utc_now)
+    # SQLite's own knows no letters but a to z.
+    connection.create_function("lower", 1, _lower, deterministic=True)
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Any) -> None:
+    # A deferred transaction that turns into a writer fails at once when another wrote meanwhile.
+    mode = connection.get_execution_options().get("begin", "IMMEDIATE")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _utc_now(plus: int) -> str:
+    time = datetime.now(UTC) + timedelta(microseconds=plus)
+    return time.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _lower(text: str | None) -> str | None:
+    return text and text.lower()
