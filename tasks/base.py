@@ -79,15 +79,16 @@ class JobTask(AppContextTask):
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """As Celery's, but through the ledger: the job is durable when this returns.
 
-        With options that only a message of Celery can carry (`link`, `expires`, `task_id` …) it is
-        a direct call, for workers that allow those. Raises RuntimeError where a loop runs.
+        With options that only a message of Celery can carry (`link`, `expires`, `task_id` …, as
+        chains and groups have them) it is a direct call, for workers that allow those. Raises
+        RuntimeError where a loop runs.
         """
         _refuse_to_block_a_loop()
         app = self.app.quart_app
         if unknown := sorted(options.keys() - _LEDGER_OPTIONS):
             if not (app.config["ALLOW_DIRECT_CALLS"] or self.app.conf.task_always_eager):
                 raise ValueError(f"{', '.join(unknown)}: needs ALLOW_DIRECT_CALLS")
-            options["headers"] = baggage.current().known() | (options.get("headers") or {})
+            options["headers"] = self._carried() | (options.get("headers") or {})
             return super().apply_async(args, kwargs, **options)
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, **options)
@@ -144,7 +145,8 @@ class JobTask(AppContextTask):
         if self.request.called_directly or self.request.is_eager:
             return super().perform(*args, **kwargs)
         g.job = job = self._claim(args, kwargs)
-        baggage.carry(baggage.unpack(job.context))
+        self.request.baggage = baggage.unpack(job.context)
+        baggage.carry(self.request.baggage)
         self.request.retries = job.attempt - 1
         self.request.run = run = reporter.get().start(job)
         try:
@@ -158,6 +160,11 @@ class JobTask(AppContextTask):
     @property
     def _run(self) -> Run | None:
         return getattr(self.request, "run", None)
+
+    def _carried(self) -> dict[str, str]:
+        # What follows in a chain is published when the context of its task is gone.
+        running = getattr(self.app.current_task, "request", None)
+        return (getattr(running, "baggage", None) or baggage.current()).known()
 
     def _submit(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Any) -> Job:
         with db.session() as session:
