@@ -23,6 +23,7 @@ from quart import (
     websocket,
 )
 from quart.globals import app_ctx, request_ctx
+from quart.signals import appcontext_pushed
 from quart.utils import run_sync
 
 PROXIES: dict[str, Any] = {
@@ -78,18 +79,22 @@ async def test_the_app_is_called_by_the_server_with_scope_receive_and_send(plain
 
 
 async def test_request_is_set_first_then_the_app_context_then_the_session(plain: Quart) -> None:
-    seen: list[tuple[bool, bool, bool]] = []
+    seen: list[tuple[str, bool, bool]] = []
     context = plain.test_request_context("/")
     open_session = plain.session_interface.open_session
 
-    async def watch(app: Any, request_: Any) -> Any:
-        seen.append((bool(request_ctx), bool(app_ctx), context.session is not None))
+    def look(at: str) -> None:
+        seen.append((at, bool(request_ctx), bool(app_ctx) and context.session is not None))
+
+    async def opening(app: Any, request_: Any) -> Any:
+        look("session")
         return await open_session(app, request_)
 
-    plain.session_interface.open_session = watch  # type: ignore[method-assign, assignment]
-    async with context:
-        assert seen == [(True, True, False)]
-        assert context.session is not None
+    plain.session_interface.open_session = opening  # type: ignore[method-assign, assignment]
+    with appcontext_pushed.connected_to(lambda _app: look("app context"), plain):
+        async with context:
+            look("view")
+    assert seen == [("app context", True, False), ("session", True, False), ("view", True, True)]
 
 
 async def test_the_proxies_can_be_used_once_both_contexts_are_pushed(plain: Quart) -> None:

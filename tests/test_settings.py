@@ -67,6 +67,7 @@ def test_all_that_is_wrong_is_said_at_once_in_one_line_each() -> None:
         "DATABASE_URL": "postgresql://host/name", "CELERY_TASK_ROUTES": "{", "REDIS_URL": "x",
         "CELERY_BEAT_SCHEDULE": '{"a": 1}', "SESSION_BACKEND": "file", "CELERY_BROKER_URL": "x",
         "CELERY_TASK_SOFT_TIME_LIMIT": "soon", "SMS_PROVIDER": "pigeon",
+        "CELERY_TASK_SERIALIZER": "pickle", "CELERY_RESULT_SERIALIZER": "yaml",
     }  # fmt: skip
     lines = refusal(wrong).splitlines()
     assert [line.partition(" = ")[0] for line in lines] == sorted(wrong)
