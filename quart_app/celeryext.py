@@ -2,23 +2,25 @@
 
 import asyncio
 import contextvars
-import os
-import threading
+import functools
+import logging
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from celery import Celery, Task
+from celery import Celery, Task, current_task, signals
+from celery.app.defaults import _TO_NEW_KEY, SETTING_KEYS
 from celery.result import AsyncResult
 from quart import Quart, current_app, has_app_context, has_request_context
 from quart import signals as quart_signals
 from quart.ctx import AppContext, RequestContext
 
+from quart_app import loops
+
 T = TypeVar("T")
 
-#: What publishes for a running loop; a broker that does not answer holds no more than these.
-_publishers = ThreadPoolExecutor(4, "celery-publisher")
+#: What publishes for running loops; a broker that does not answer holds no more than these.
+_publishers = loops.Daemons(4)
 
 
 class QuartCelery:
@@ -39,8 +41,8 @@ class QuartCelery:
             self.init_app(app)
 
     def init_app(self, app: Quart) -> None:
-        self.celery = self._create(app)
-        app.extensions["celery"] = self.celery
+        self.celery = app.extensions["celery"] = self._create(app)
+        self.celery.quart_app = app
 
 
 def create_celery_app(app: Quart) -> Celery:
@@ -48,13 +50,41 @@ def create_celery_app(app: Quart) -> Celery:
     celery = OwnCelery(app.name, task_cls=AppContextTask, set_as_current=False)
     celery.quart_app = app
     # As namespace="CELERY" reads them, which warns of each name that Celery 3 had as well.
-    keys = {
-        name.removeprefix("CELERY_").lower(): value
-        for name, value in app.config.items()
-        if name.startswith("CELERY_")
-    }
-    celery.config_from_object(keys)
+    settings = {name: value for name, value in app.config.items() if name.startswith("CELERY_")}
+    celery.config_from_object({_celerys_name(name): value for name, value in settings.items()})
+    signals.after_setup_task_logger.connect(_let_task_lines_through)
+    signals.worker_process_shutdown.connect(_close_loop)
     return celery
+
+
+def _celerys_name(name: str) -> str:
+    """CELERY_TASK_ALWAYS_EAGER is task_always_eager, and so is the old CELERY_ALWAYS_EAGER."""
+    new = name.removeprefix("CELERY_").lower()
+    return new if new in SETTING_KEYS else _TO_NEW_KEY.get(name, new)
+
+
+def _let_task_lines_through(logger: logging.Logger, **_: Any) -> None:
+    """Every handler of the root logger gets the lines of tasks, but for Celery's: twice there."""
+    targets = {_target(handler) for handler in logger.handlers}
+    for handler in logger.handlers:
+        handler.addFilter(_mark)
+    for handler in logging.getLogger().handlers:
+        if _target(handler) in targets:
+            handler.addFilter(_is_unmarked)
+    logger.propagate = True
+
+
+def _target(handler: logging.Handler) -> Any:
+    return getattr(handler, "baseFilename", None) or getattr(handler, "stream", handler)
+
+
+def _mark(record: logging.LogRecord) -> bool:
+    record.is_of_a_task = True
+    return True
+
+
+def _is_unmarked(record: logging.LogRecord) -> bool:
+    return not hasattr(record, "is_of_a_task")
 
 
 class OwnCelery(Celery):
@@ -69,15 +99,21 @@ class AppContextTask(Task):
 
     abstract = True
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        # Before Celery wraps it for autoretry_for, which would look at a coroutine alone.
+        super().__init_subclass__(**options)
+        run = vars(cls).get("run")
+        if isinstance(run, staticmethod):
+            cls.run = staticmethod(_whole(run.__func__))
+        elif run is not None:
+            cls.run = _whole(run)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return in_app_context(self._owner, partial(self.perform, *args, **kwargs))
 
     def perform(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the body to its end, or gives it to be awaited; called with the context pushed."""
-        result = super().__call__(*args, **kwargs)
-        if asyncio.iscoroutine(result) and not _in_loop():
-            return _thread.wait(result, contextvars.copy_context())
-        return result
+        return super().__call__(*args, **kwargs)
 
     async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult:
         """As `delay`, for a running loop; see `aapply_async`."""
@@ -86,15 +122,8 @@ class AppContextTask(Task):
     async def aapply_async(
         self, args: Any = None, kwargs: Any = None, *, deadline: float = 5.0, **options: Any
     ) -> AsyncResult:
-        """As `apply_async`, without blocking the loop.
-
-        Raises TimeoutError after `deadline` seconds (the message may yet arrive), or what the
-        broker's library raises.
-        """
-        publish = partial(self.apply_async, args, kwargs, **options)
-        context, loop = contextvars.copy_context(), asyncio.get_running_loop()
-        publishing = loop.run_in_executor(_publishers, context.run, publish)
-        return await asyncio.wait_for(publishing, deadline)
+        """As `apply_async`, without blocking the loop; see `publish`."""
+        return await publish(partial(self.apply_async, args, kwargs, **options), deadline)
 
     @property
     def _owner(self) -> Quart:
@@ -104,15 +133,32 @@ class AppContextTask(Task):
 
 
 class RequestContextTask(AppContextTask):
-    """As AppContextTask, with a request context too: that of an empty `GET /`."""
+    """As AppContextTask, but as a `GET /` would run: with a request, before and after functions."""
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        body = partial(self.perform, *args, **kwargs)
-        if has_request_context():
-            return in_app_context(self._owner, body)
-        return _within(self._owner.test_request_context("/"), body)
+        owner, body = self._owner, partial(self.perform, *args, **kwargs)
+        if has_request_context() and current_app == owner:
+            return body()
+        return _within(owner.test_request_context("/"), partial(_as_a_request, owner, body))
+
+
+def _as_a_request(app: Quart, body: Callable[[], T]) -> T:
+    loops.wait(app.preprocess_request(), contextvars.copy_context())
+    result = body()
+    loops.wait(app.process_response(app.response_class()), contextvars.copy_context())
+    return result
+
+
+async def publish(call: Callable[[], T], deadline: float = 5.0) -> T:
+    """What `call` returns, a canvas' `apply_async` say, without blocking the loop.
+
+    Raises TimeoutError after `deadline` seconds (the message may yet arrive), or what the
+    broker's library raises.
+    """
+    publishing = _publishers.submit(partial(contextvars.copy_context().run, call))
+    return await asyncio.wait_for(asyncio.wrap_future(publishing), deadline)
 
 
 def in_app_context(app: Quart, body: Callable[[], T]) -> T:
@@ -153,7 +199,7 @@ def _step(work: Coroutine[Any, Any, None]) -> None:
 
 def _within(pushed: AppContext | RequestContext, body: Callable[[], T]) -> T:
     context = contextvars.copy_context()
-    _thread.wait(pushed.push(), context)
+    loops.wait(pushed.push(), context)
     error: BaseException | None = None
     try:
         return context.run(body)
@@ -161,50 +207,23 @@ def _within(pushed: AppContext | RequestContext, body: Callable[[], T]) -> T:
         error = raised
         raise
     finally:
-        _thread.wait(pushed.pop(error), context)
+        loops.wait(pushed.pop(error), context)
 
 
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As the function, with what is async run to its end unless its caller can await it."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if asyncio.iscoroutine(result) and not (
+            loops.in_loop() and current_task.request.called_directly
+        ):
+            return loops.wait(result, contextvars.copy_context())
+        return result
+
+    return run
 
 
-class _Loops(dict[int, asyncio.AbstractEventLoop]):
-    """By process, since a forked child shares the file descriptors of its parent's loop."""
-
-    def __del__(self) -> None:
-        if loop := self.get(os.getpid()):
-            loop.close()  # its thread has ended
-
-
-class _Thread(threading.local):
-    """The event loop of one worker thread, kept from task to task: making one costs more."""
-
-    def __init__(self) -> None:
-        self._loops = _Loops()
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        loop = self._loops.get(os.getpid())
-        if loop is None:
-            loop = self._loops[os.getpid()] = asyncio.new_event_loop()
-        return loop
-
-    def wait(self, work: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
-        try:
-            return self.loop.run_until_complete(self.loop.create_task(work, context=context))
-        finally:
-            self._end_rest()
-
-    def _end_rest(self) -> None:
-        """What was started and never awaited, or broken off by a time limit, ends here."""
-        if rest := asyncio.all_tasks(self.loop):
-            for task in rest:
-                task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
-
-
-_thread = _Thread()
+def _close_loop(**_: Any) -> None:
+    loops.close()  # a child of prefork ends without what Python does at exit

@@ -210,6 +210,10 @@ class Database:
     async def close(self) -> None:
         if engine := self._async_engines.pop(asyncio.get_running_loop(), None):
             await engine.dispose()
+        self.dispose()
+
+    def dispose(self) -> None:
+        """Closes what lies idle of the sync connections."""
         if "engine" in self.__dict__:
             self.engine.dispose()
 

@@ -23,7 +23,6 @@ def manned(clean: Place) -> Iterator[Quart]:
             nodes.seen(session, f"test {kind}", kind, "boot", {"pid": 1})
     yield app
     app.extensions["publisher"].close()
-    app.extensions["db"].engine.dispose()
 
 
 def faults(app: Quart) -> dict[str, str]:
@@ -52,7 +51,6 @@ def test_a_broker_that_is_away_is_told_from_the_rest(clean: Place) -> None:
     app = clean.app(CELERY_BROKER_URL="redis://127.0.0.1:1/0")
     assert "broker" in faults(app)
     assert "database" not in faults(app)
-    app.extensions["db"].engine.dispose()
 
 
 def test_a_database_that_is_away_is_told_from_the_broker(clean: Place) -> None:
@@ -66,7 +64,6 @@ def test_an_older_schema_is_told_with_its_remedy(clean: Place) -> None:
     set_revision(app, "0000")
     assert faults(app) == {"schema": "behind"}
     set_revision(app, head)
-    app.extensions["db"].engine.dispose()
 
 
 def test_a_clock_that_differs_is_told(manned: Quart, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,6 @@ def test_what_is_pending_is_bounded(clean: Place, server: Server) -> None:
         began = time.monotonic()
         publisher.close()
         assert time.monotonic() - began < 3
-    app.extensions["db"].engine.dispose()
 
 
 def many(count: int, **options: Any) -> list[jobs.NewJob]:
@@ -249,7 +248,6 @@ def test_closing_sends_what_is_pending(clean: Place) -> None:
     assert len(set(waiting(clean.redis_url, "nowhere"))) == count
     noted = select(func.count()).where(Job.published_at.is_not(None))
     assert Ledger(app).within(lambda s: s.scalar(noted)) == count
-    app.extensions["db"].engine.dispose()
 
 
 def test_the_password_of_the_broker_is_in_no_log(
@@ -265,7 +263,6 @@ def test_the_password_of_the_broker_is_in_no_log(
         app.extensions["publisher"].close()
     assert "The broker did not take 1 messages: AuthenticationError" in caplog.text
     assert secret not in caplog.text
-    app.extensions["db"].engine.dispose()
 
 
 def test_a_broker_that_is_not_redis_is_left_in_time_too(
@@ -280,4 +277,3 @@ def test_a_broker_that_is_not_redis_is_left_in_time_too(
         assert time.monotonic() - began < 4
     assert Ledger(app).job(job_id).published_at is None
     assert Ledger(app).job(job_id).state is JobState.QUEUED
-    app.extensions["db"].engine.dispose()

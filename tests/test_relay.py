@@ -187,7 +187,6 @@ def test_doorbells_that_redis_did_not_take_are_not_noted_as_rung(clean: Place) -
     tick(ledger.app)
     assert ledger.job(job_id).published_at is None
     ledger.app.extensions["publisher"].close()
-    ledger.app.extensions["db"].engine.dispose()
 
 
 @pytest.mark.parametrize("text", ["{", '{"headers": {"id": "é"}}', '{"headers": {"id": 5}}'])

@@ -21,7 +21,6 @@ def still(clean: Place) -> Iterator[Ledger]:
     app = clean.app(JOB_LEASE=1.5)
     yield Ledger(app)
     app.extensions["publisher"].close()
-    app.extensions["db"].engine.dispose()
 
 
 @pytest.fixture
@@ -102,7 +101,6 @@ def test_a_job_goes_on_while_redis_is_away(clean: Place) -> None:
     until(lambda: ledger.job(run.job_id).progress and ledger.events(run.job_id, "log"))
     ledger.app.extensions["reporter"].end(run)
     ledger.app.extensions["publisher"].close()
-    ledger.app.extensions["db"].engine.dispose()
 
 
 def test_the_reporter_outlives_a_database_that_is_away(still: Ledger, run: Run) -> None:

@@ -42,7 +42,6 @@ class Web:
 def web(clean: Place, tmp_path: Path) -> Iterator[Web]:
     app = clean.app()
     token = make_token(app, Role.OPERATOR)
-    app.extensions["db"].engine.dispose()
     address = f"127.0.0.1:{real.free_port()}"
     argv = real.python("quart", "--app", "asgi", "serve", "--bind", address)
     with real.process(argv, clean.env, tmp_path / "log") as process:

@@ -79,4 +79,3 @@ def test_where_direct_calls_are_off_it_is_refused(clean: Place, canvas: Any) -> 
     with pytest.raises(ValueError, match="needs ALLOW_DIRECT_CALLS"):
         start(ledger, lambda task: canvas([task("add").s(1), task("add").s(2)]))
     assert ledger.jobs() == []
-    ledger.app.extensions["db"].engine.dispose()

@@ -56,11 +56,9 @@ def served(webs: Callable[[Place], Served], clean: Place) -> Served:
 
 
 @pytest.fixture
-def secret(clean: Place) -> Iterator[str]:
+def secret(clean: Place) -> str:
     """The token of an operator."""
-    app = clean.app()
-    yield make_token(app, Role.OPERATOR)
-    app.extensions["db"].engine.dispose()
+    return make_token(clean.app(), Role.OPERATOR)
 
 
 @pytest.fixture
