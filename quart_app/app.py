@@ -11,7 +11,7 @@ from typing import Any
 from quart import Quart
 
 import settings
-from quart_app import cli, db, publisher, relay, reporter, sessions, sms, web
+from quart_app import cli, db, nodes, publisher, relay, reporter, sessions, sms, web
 from quart_app.celeryext import QuartCelery
 
 
@@ -27,6 +27,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     app.config.update(config or {})
     app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or _kept_secret(app.config["VAR_DIR"])
     QuartCelery(app)
+    nodes.init_app(app)
     db.init_app(app)
     publisher.init_app(app)
     reporter.init_app(app)

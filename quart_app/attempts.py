@@ -25,16 +25,39 @@ class Line:
     message: str
 
 
-def claim(session: Session, job_id: str, task: str, worker: str, lease: float) -> Job | None:
-    """Takes the job for `lease` seconds; None when there is nothing to take (any more)."""
+def claim(
+    session: Session,
+    job_id: str,
+    task: str,
+    worker: str,
+    lease: float,
+    *,
+    holder: str | None = None,
+) -> Job | None:
+    """Takes the job for `lease` seconds; None when there is nothing to take (any more).
+
+    `holder` names the process of the worker, as `nodes.holder()` does.
+    """
     free = (Job.task == task, Job.available_at <= db.now(), Job.cancel_requested.is_(False))
     return jobs.move(
         session, job_id, JobState.RUNNING, *free,
         from_=(JobState.QUEUED,),
         said={"worker": worker},
-        attempt=Job.attempt + 1, worker=worker, lease_until=db.now(lease),
+        attempt=Job.attempt + 1, worker=worker, holder=holder, lease_until=db.now(lease),
         started_at=db.now(), progress=None,
     )  # fmt: skip
+
+
+def claimed(session: Session, job_id: str, holder: str) -> Job | None:
+    """The job as `claim` left it for this process, if a commit got through that seemed cut off."""
+    mine = (Job.id == job_id, Job.holder == holder, Job.state == JobState.RUNNING)
+    return session.scalar(select(Job).where(*mine))
+
+
+def succeeded(session: Session, job_id: str, attempt: int) -> bool:
+    """Whether this attempt's success is recorded: no other hand could have done that."""
+    done = (Job.id == job_id, Job.attempt == attempt, Job.state == JobState.SUCCEEDED)
+    return session.scalar(select(Job.id).where(*done)) is not None
 
 
 def keep(

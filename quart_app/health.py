@@ -1,7 +1,7 @@
 """What each part of the system is like right now, and what to do about it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,10 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from quart_app import db, migrations, nodes
+from quart_app.models import Node
 from quart_app.publisher import Publisher
 
 #: Seconds by which this machine's clock may differ from the database's.
 _SKEW = 5.0
+#: Seconds that a message may wait for a worker with room for it.
+_STARVED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,18 @@ def _clock(session: Session, started: float) -> Part:
 def _nodes(session: Session) -> Iterator[Part]:
     silent = f"none was heard of for {nodes.GONE_AFTER:.0f} s"
     for kind in ("worker", "beat"):
+        online = nodes.online(session, kind)
         remedy = f"start `python3 run.py`, or `celery -A tasks {kind} --loglevel=info` alone"
-        yield Part(kind) if nodes.online(session, kind) else Part(kind, silent, remedy)
+        yield _starved(kind, online) if online else Part(kind, silent, remedy)
+
+
+def _starved(kind: str, online: Sequence[Node]) -> Part:
+    """Whether one of them gets no messages although some wait; it soon starts itself again."""
+    for node in online:
+        if (seconds := node.info.get("starved", 0)) > _STARVED:
+            fault = f"{node.name} has got no message for {seconds} s though some wait for it"
+            return Part(kind, fault, "it starts itself again; if that does not help, see its log")
+    return Part(kind)
 
 
 def _broker(broker: Publisher) -> Part:

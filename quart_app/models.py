@@ -135,8 +135,9 @@ class Job(Base):
     #: How often it was started; the fencing token of whoever runs it.
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=1)
-    #: How often its worker was lost under it.
+    #: How often its worker was lost under it, and what then becomes of it: "retry" or "fail".
     losses: Mapped[int] = mapped_column(default=0)
+    on_lost: Mapped[str] = mapped_column(String(8), default="retry", server_default="retry")
     progress: Mapped[Any | None] = mapped_column(Json)
     result: Mapped[Any | None] = mapped_column(Json)
     error: Mapped[str | None] = mapped_column(LONG_TEXT)
@@ -152,6 +153,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     worker: Mapped[str | None]
+    #: Which process of that worker: the boot of its node, "/" and its pid.
+    holder: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     unique_key: Mapped[str | None]

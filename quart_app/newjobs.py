@@ -27,6 +27,7 @@ class Task(Protocol):
     name: str
     queue: str | None
     max_attempts: int
+    on_lost: str
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
         """The arguments as they are to be stored; raises Invalid naming the wrong one."""
@@ -77,6 +78,7 @@ def row(new: NewJob, at: datetime) -> Job:
         state=JobState.SCHEDULED if later else JobState.QUEUED,
         attempt=0,
         max_attempts=task.max_attempts,
+        on_lost=task.on_lost,
         last_seq=1,
         accepted_at=at,
         available_at=available_at,

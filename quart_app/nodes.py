@@ -1,19 +1,38 @@
 """Who is running: a row for each worker and each beat, refreshed while it lives."""
 
+import logging
+import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from quart import Quart
+import uuid_utils
+from quart import Quart, current_app
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from quart_app import db
+from quart_app.celeryext import in_app_context
 from quart_app.models import Node
 
 #: Seconds between two signs of life, and after how many of silence a node counts as gone.
 EVERY = 3.0
 GONE_AFTER = 10.0
+_GLANCE_EVERY = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def init_app(app: Quart) -> None:
+    app.extensions["boot"] = str(uuid_utils.uuid7())
+
+
+def holder(pid: int | None = None) -> str:
+    """What a process of this node is known by in the jobs it runs: by its pid, or this one."""
+    return f"{current_app.extensions['boot']}/{pid or os.getpid()}"
 
 
 def seen(session: Session, name: str, kind: str, boot: str, info: dict[str, Any]) -> None:
@@ -30,29 +49,64 @@ def gone(session: Session, name: str, boot: str) -> None:
     session.execute(delete(Node).where(Node.name == name, Node.boot == boot))
 
 
+def forget(session: Session, boot: str) -> None:
+    """The node has ended without a word."""
+    session.execute(delete(Node).where(Node.boot == boot))
+
+
 def online(session: Session, kind: str) -> list[Node]:
     alive = select(Node).where(Node.kind == kind, Node.seen_at > db.now(-GONE_AFTER))
     return list(session.scalars(alive.order_by(Node.name)))
 
 
 class Pulse(threading.Thread):
-    """Says every few seconds that this process is alive, until it is stopped."""
+    """Says every few seconds that this process is alive, until it is stopped.
 
-    def __init__(self, app: Quart, say: Callable[[Session], None], every: float = EVERY) -> None:
+    It also does what this process has to write down, once the database answers, and calls `glance`
+    twice a second.
+    """
+
+    def __init__(
+        self, app: Quart, say: Callable[[Session], None], glance: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(name="pulse", daemon=True)
-        self._database = db.beside_forks(app)
-        self._say, self._every = say, every
-        self._stopped = threading.Event()
+        self._app, self._database = app, db.beside_forks(app)
+        self._say, self._glance = say, glance or (lambda: None)
+        self._errands: deque[Callable[[Session], object]] = deque()
+        self._woken = threading.Event()
+        self._stopped = False
 
     def run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                with self._database.session() as session:
-                    self._say(session)
-            except Exception:  # noqa: S110 - silence is the message: the node counts as gone
-                pass
-            self._stopped.wait(self._every)
+        beat_at = 0.0
+        while not self._stopped:
+            self._woken.clear()
+            if time.monotonic() >= beat_at:
+                beat_at = time.monotonic() + EVERY
+                # Silence is a message too: the node counts as gone.
+                self._survive(partial(self._write, self._say))
+            self._survive(self._glance)
+            while self._errands and self._survive(partial(self._write, self._errands[0])):
+                self._errands.popleft()
+            self._woken.wait(_GLANCE_EVERY)
+
+    def ask(self, errand: Callable[[Session], object]) -> None:
+        """Has `errand(session)` done soon, and again until the database takes it; in order."""
+        self._errands.append(errand)
+        self._woken.set()
 
     def stop(self) -> None:
-        self._stopped.set()
+        self._stopped = True
+        self._woken.set()
         self.join(timeout=EVERY)
+
+    def _survive(self, call: Callable[[], None]) -> bool:
+        try:
+            in_app_context(self._app, call)
+        except Exception as error:
+            logger.warning("A sign of life was not given: %s", type(error).__name__)
+            return False
+        return True
+
+    def _write(self, verb: Callable[[Session], object]) -> None:
+        with self._database.session() as session:
+            verb(session)

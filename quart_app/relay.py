@@ -9,19 +9,17 @@ import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from quart import Quart
-from sqlalchemy import ColumnElement, Row, func, select, update
+from quart import Quart, current_app
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
-from quart_app import db, jobs, publisher
+from quart_app import db, jobs, lifelines, nodes, publisher, rescue
 from quart_app.brokers import Waiting
 from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
 from quart_app.publisher import Publisher
 
-#: A job whose worker was lost this often is taken for what kills it.
-MOST_LOSSES = 3
 _MOST_A_TICK = 200
 #: Doorbells that were rung and may be lost, of one queue: more than can wait for it.
 _MOST_SUSPECTS = 2_000
@@ -74,15 +72,27 @@ class Relay(threading.Thread):
 
 def tick(database: db.Database, broker: Publisher) -> int:
     """Does what is to be done now; how many jobs it touched. Called within an app context."""
+    lost = _see_to_ended_nodes(database)
     with database.session(reading=True) as session:
-        due, lost, queues = _due(session), _lost(session), _queues(session)
-    if due or lost:
+        due, silent = _due(session), rescue.silent(session, _MOST_A_TICK)
+        queues = _queues(session)
+    if due or silent:
         with database.session() as session:
             for job_id in due:
                 _bring_on(session, job_id)
-            for job_id in lost:
-                _give_back(session, job_id)
-    return len(due) + len(lost) + _ring_unheard(database, broker, queues)
+            for job_id in silent:
+                rescue.give_back(session, job_id)
+    return lost + len(due) + len(silent) + _ring_unheard(database, broker, queues)
+
+
+def _see_to_ended_nodes(database: db.Database) -> int:
+    """Gives back at once what the nodes of this machine ran that have ended; how many jobs."""
+    found = 0
+    for boot in lifelines.ended(current_app.config["VAR_DIR"]):
+        with database.session() as session:
+            found += rescue.node_ended(session, boot)
+            nodes.forget(session, boot)
+    return found
 
 
 def _due(session: Session) -> Sequence[str]:
@@ -96,38 +106,6 @@ def _bring_on(session: Session, job_id: str) -> None:
     waiting = (JobState.SCHEDULED, JobState.RETRYING)
     if job := jobs.move(session, job_id, JobState.QUEUED, come, from_=waiting, published_at=None):
         publisher.ring(session, job)
-
-
-def _lost(session: Session) -> Sequence[str]:
-    silent = select(Job.id).where(Job.state == JobState.RUNNING, Job.lease_until < db.now())
-    return session.scalars(silent.order_by(Job.lease_until).limit(_MOST_A_TICK)).all()
-
-
-def _give_back(session: Session, job_id: str) -> None:
-    """A job whose worker fell silent: queued again, unless it was cancelled or is what kills."""
-    job = session.get_one(Job, job_id)
-    silent: tuple[ColumnElement[bool], ...] = (
-        Job.lease_until < db.now(),
-        Job.attempt == job.attempt,
-    )
-    lost = {"losses": Job.losses + 1, "lease_until": None}
-    over = {"finished_at": db.now(), "live_key": None, **lost}
-    why = f"worker {job.worker} was lost"
-    if job.cancel_requested:
-        why = "cancelled while running"
-        to, changes = JobState.CANCELLED, over
-    elif job.losses + 1 >= MOST_LOSSES:
-        why = f"its worker was lost {MOST_LOSSES} times while it ran"
-        to, changes = JobState.FAILED, over
-    else:
-        silent = (*silent, Job.cancel_requested.is_(False))  # else it is for the next look
-        to, changes = JobState.QUEUED, {"available_at": db.now(), "published_at": None, **lost}
-    moved = jobs.move(
-        session, job_id, to, *silent, from_=(JobState.RUNNING,), said={"error": why},
-        error=why, rings=0, **changes,
-    )  # fmt: skip
-    if moved and to is JobState.QUEUED:
-        publisher.ring(session, moved)
 
 
 def _queues(session: Session) -> Sequence[str]:

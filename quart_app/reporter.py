@@ -79,9 +79,14 @@ class Run:
 
     def insist(self) -> None:
         """Ends a body that was asked to stop and has not; called again and again."""
-        if self.cancelled and time.monotonic() > self._asked_at + _COURTESY:
+        if time.monotonic() > self._asked_at + _COURTESY:
             self._asked_at = time.monotonic()
             self.interrupt.fire()
+
+    def give_up(self) -> None:
+        """The job was given to another attempt: whatever this one does is in vain."""
+        self.lost = True
+        self._asked_at = -math.inf
 
     def unannounced(self) -> dict[str, Any] | None:
         """The newest progress, unless it has been announced."""
@@ -137,6 +142,11 @@ class Reporter:
                 self._thread.start()
         return run
 
+    def runs(self, job_id: str) -> bool:
+        """Whether an attempt at the job is running in this process."""
+        with self._lock:
+            return any(job == job_id for job, _ in self._runs)
+
     def end(self, run: Run) -> None:
         with self._lock:
             self._runs.pop((run.job_id, run.attempt), None)
@@ -181,7 +191,7 @@ class Reporter:
                     written = run.store(session, self.lease)
                 run.stored(*written)
         except Fenced:
-            run.lost = True
+            run.give_up()
         except Exception as error:  # this thread keeps every lease of the process: it goes on
             logger.warning("Job %s could not be kept: %s", run.job_id, type(error).__name__)
             time.sleep(min(1.0, self.lease / 10))

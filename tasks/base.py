@@ -12,9 +12,10 @@ from celery import shared_task
 from celery.exceptions import Ignore, Retry
 from pydantic import BaseModel
 from quart import current_app, g
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from quart_app import attempts, baggage, db, jobs, reporter
+from quart_app import attempts, baggage, db, jobs, nodes, reporter, rescue
 from quart_app.attempts import Fenced
 from quart_app.celeryext import AppContextTask, in_app_context
 from quart_app.errors import Permanent, Problem
@@ -25,6 +26,8 @@ from tasks import outcomes, retrying
 from tasks.parameters import bind, model_of
 
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
+#: Seconds that a message waits for the database; the relay rings again.
+_CLAIM_PATIENCE = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +36,14 @@ def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """`@task` or `@task(bind=True, max_attempts=3, queue="slow", retry_backoff=2.0)`.
 
     `max_attempts` is how often a failing job is started (1), `retry_backoff` the seconds before
-    its second attempt (2), doubled each time. Celery's own options are taken too; of those for
+    its second attempt (2), doubled each time; `on_lost="fail"` is for what must not be started
+    again when its worker was lost ("retry"). Celery's own options are taken too; of those for
     retrying, `max_retries` sets max_attempts and `autoretry_for` what is tried again at all.
     """
     if function is None:
         return partial(task, **options)
+    if options.get("on_lost", "retry") not in ("retry", "fail"):
+        raise ValueError(f"on_lost = {options['on_lost']!r}: expected 'retry' or 'fail'")
     return shared_task(base=JobTask, **retrying.in_our_words(options))(function)
 
 
@@ -45,8 +51,10 @@ class JobTask(AppContextTask):
     """A task that takes its arguments from its job's row, and records there how it ended."""
 
     abstract = True
+    Request = "tasks.request:JobRequest"
     default_queue: str | None = None
     max_attempts = 1
+    on_lost = "retry"
     retry_backoff: float = 2.0
     retry_backoff_max: float = 600.0
     retry_for: retrying.Kinds = (Exception,)
@@ -171,14 +179,32 @@ class JobTask(AppContextTask):
             return jobs.submit(session, self.name, args=args, kwargs=kwargs, **options)
 
     def _claim(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
-        worker, job_id = self.request.hostname or "", _job_id(self.request.id)
-        lease = current_app.config["JOB_LEASE"]
-        with db.session() as session:
-            job = attempts.claim(session, job_id, self.name, worker, lease)
-            if job is None and self._adopt(session, job_id, args, kwargs):
-                job = attempts.claim(session, job_id, self.name, worker, lease)
+        job_id = _job_id(self.request.id)
+        try:
+            claiming = partial(self._take, job_id, args, kwargs)
+            job = outcomes.insist(claiming, f"The claim of job {job_id}", _CLAIM_PATIENCE)
+        except (OperationalError, InterfaceError):
+            raise Ignore(f"no database for message {job_id}") from None  # it is rung again
         if job is None:
             raise Ignore(f"nothing to do for message {job_id}")
+        return job
+
+    def _take(
+        self,
+        job_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        session: Session,
+        again: bool,
+    ) -> Job | None:
+        claiming = partial(
+            attempts.claim, session, job_id, self.name, self.request.hostname or "",
+            current_app.config["JOB_LEASE"], holder=nodes.holder(),
+        )  # fmt: skip
+        job = attempts.claimed(session, job_id, nodes.holder()) if again else None
+        job = job or claiming()
+        if job is None and self._adopt(session, job_id, args, kwargs):
+            job = claiming()
         return job
 
     def _adopt(
@@ -208,6 +234,16 @@ class JobTask(AppContextTask):
         except Cancelled:
             self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
             raise Ignore(f"job {job.id} was cancelled while it ran") from None
+        except SystemExit as exit_:
+            if _by_signal(exit_):
+                self._record(run, lambda s: rescue.stopped(s, job.id, job.attempt))
+                raise
+            error = RuntimeError(f"the task would have ended its process: exit({exit_.code!r})")
+            self._failed(job, run, error)
+            raise error from None
+        except MemoryError as error:  # reported as such it would end the main process
+            self._failed(job, run, error)
+            raise RuntimeError(f"MemoryError: {error}") from None
         except Exception as error:
             self._failed(job, run, error)
             raise
@@ -231,20 +267,35 @@ class JobTask(AppContextTask):
 
     def _failed(self, job: Job, run: Run, error: Exception) -> None:
         """Records a failure: final, or to be tried again, which Celery is told by its Retry."""
+        waits: list[float | None] = []
+        self._record(run, lambda s: waits.append(self.end_failed(s, job, error, run.cancelled)))
+        if waits[-1] is not None:
+            raise Retry(None, retrying.cause_of(error), waits[-1]) from error
+
+    def end_failed(
+        self, session: Session, job: Job, error: Exception, cancelled: bool = False
+    ) -> float | None:
+        """Ends this attempt by its error; the seconds until the next one if there is to be one."""
         cause = retrying.cause_of(error)
         text = plain(f"{type(cause).__name__}: {cause}")
-        if run.cancelled:
-            self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
+        if cancelled:
+            attempts.cancel(session, job.id, job.attempt)
         elif job.attempt >= job.max_attempts or not self._may_be_tried_again(error):
-            self._record(run, lambda s: attempts.fail(s, job.id, job.attempt, text))
+            attempts.fail(session, job.id, job.attempt, text)
         else:
             backoff = float(self.retry_backoff), float(self.retry_backoff_max)
             wait = retrying.pause_after(job.attempt, error, *backoff)
-            self._record(run, lambda s: attempts.postpone(s, job.id, job.attempt, text, wait))
-            raise Retry(str(cause), cause, wait) from error
+            attempts.postpone(session, job.id, job.attempt, text, wait)
+            return wait
+        return None
 
     def _may_be_tried_again(self, error: BaseException) -> bool:
         return retrying.may_be_tried_again(error, self.retry_for, self.never_retry_for)
+
+
+def _by_signal(exit_: SystemExit) -> bool:
+    """Whether it is the pool's process that exits, upon SIGTERM say, and not the body."""
+    return isinstance(exit_.code, int) and exit_.code < 0
 
 
 def _refuse_to_block_a_loop() -> None:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-import uuid_utils
 from celery import beat
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -29,8 +28,9 @@ class Scheduler(beat.Scheduler):
         self.max_interval = EVERY
 
     def setup_schedule(self) -> None:
-        name, boot = f"beat@{platform.node()}:{os.getpid()}", str(uuid_utils.uuid7())
         self.quart_app, self.adopted = self.app.quart_app, False
+        boot = self.quart_app.extensions["boot"]
+        name = f"beat@{platform.node()}:{os.getpid()}"
         info = {"pid": os.getpid()}
         self.leave: Callable[[Session], None] = lambda session: nodes.gone(session, name, boot)
         self.pulse = Pulse(

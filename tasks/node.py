@@ -1,19 +1,30 @@
 """A process of Celery: lean without flags, its own connections in each child, a sign of life."""
 
+import logging
 import os
+import signal
 import sys
-from typing import Any
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
 
-import uuid_utils
 from celery import Celery, platforms, signals
 from celery.apps.beat import Beat
 from celery.apps.worker import Worker
 from quart import Quart
 from redis import RedisError
+from sqlalchemy.orm import Session
 
-from quart_app import migrations, nodes
+from quart_app import lifelines, migrations, nodes
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
+from tasks import transport, watch
+from tasks.watch import Watch
+
+#: Seconds before a worker starts itself again: whatever ended it may not be over yet.
+_PAUSE = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class LeanWorker(Worker):
@@ -22,6 +33,12 @@ class LeanWorker(Worker):
     def __init__(self, *args: Any, **options: Any) -> None:
         lean = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
         super().__init__(*args, **options | lean)
+
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        # Some losses of Redis end Celery's main process, and nobody may be there to start another.
+        if "pulse" in self.app.quart_app.extensions and isinstance(sys.exception(), Exception):
+            start_again(self)
+        super().stop(in_sighandler, exitcode)
 
 
 class PatientBeat(Beat):
@@ -42,12 +59,13 @@ class PatientBeat(Beat):
 def prepare(celery: Celery) -> None:
     """Has `celery worker` and `celery beat` run ours, and ties a worker's life to the app's."""
     quart_app = celery.quart_app
+    transport.prepare()
     celery.Worker = celery.subclass_with_self(LeanWorker)
     celery.Beat = celery.subclass_with_self(PatientBeat)
     if not quart_app.config["ALLOW_DIRECT_CALLS"]:
         _forget_canvas(celery)
     keep = {"weak": False}
-    signals.worker_init.connect(lambda **_: check(quart_app), **keep)
+    signals.worker_init.connect(lambda **_: _begin(quart_app), **keep)
     signals.worker_process_init.connect(lambda **_: _forked(quart_app), **keep)
     signals.worker_process_shutdown.connect(lambda **_: _child_ends(quart_app), **keep)
     signals.worker_ready.connect(lambda sender, **_: _ready(quart_app, sender), **keep)
@@ -70,10 +88,27 @@ def check(app: Quart) -> None:
         sys.exit(str(problem))
 
 
+def start_again(worker: Any) -> NoReturn:
+    """Becomes a new worker in the same process; what its children ran is given back."""
+    logger.critical("This worker starts itself again.")
+    for pid in watch.child_pids(worker):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(_PAUSE)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - as it was started
+
+
+def _begin(app: Quart) -> None:
+    check(app)
+    # Kept open: every child that is forked shares the lock.
+    app.extensions["lifeline"] = lifelines.hold(app.config["VAR_DIR"], app.extensions["boot"])
+
+
 def _forked(app: Quart) -> None:
     app.extensions["db"].forget_connections()
     app.extensions["publisher"].forget_connections()
     app.extensions["reporter"].forget()
+    app.extensions.pop("pulse", None)
 
 
 def _child_ends(app: Quart) -> None:
@@ -87,25 +122,31 @@ def _forget_canvas(celery: Celery) -> None:
 
 
 def _ready(app: Quart, consumer: Any) -> None:
-    worker = consumer.controller
-    worker.boot = str(uuid_utils.uuid7())
+    worker, boot = consumer.controller, app.extensions["boot"]
+    queues = sorted(worker.app.amqp.queues.consume_from)
     name = f"{worker.hostname}:{os.getpid()}"
     info = {
         "pid": os.getpid(),
         "pool": worker.pool_cls.__module__.rpartition(".")[2],
         "concurrency": worker.concurrency,
-        "queues": sorted(worker.app.amqp.queues.consume_from),
+        "queues": queues,
     }
-    worker.leave = lambda session: nodes.gone(session, name, worker.boot)
-    worker.pulse = Pulse(
-        app, lambda session: nodes.seen(session, name, "worker", worker.boot, info)
-    )
-    worker.pulse.start()
+    watching = Watch(worker, queues)
+
+    def say(session: Session) -> None:
+        starved = watching.starved()
+        nodes.seen(session, name, "worker", boot, info | {"starved": round(starved)})
+        watching.end_stubborn(session)
+        if starved > watch.MOST_STARVED:
+            start_again(worker)
+
+    worker.leave = lambda session: nodes.gone(session, name, boot)
+    app.extensions["pulse"] = pulse = Pulse(app, say, watching.glance)
+    pulse.start()
 
 
 def _stopped(app: Quart, worker: Any) -> None:
-    if not hasattr(worker, "pulse"):
-        return
-    worker.pulse.stop()
-    with app.extensions["db"].session() as session:
-        worker.leave(session)
+    if pulse := app.extensions.get("pulse"):
+        pulse.stop()
+        with app.extensions["db"].session() as session:
+            worker.leave(session)

@@ -1,17 +1,22 @@
 """How an attempt ended, put down: a result that can be kept, and a database that is waited for."""
 
+import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from quart_app import db
+from quart_app import attempts, db
+from quart_app.attempts import Fenced
 from quart_app.reporter import Run
+
+T = TypeVar("T")
 
 #: Bytes of JSON; a larger result would not fit into a packet of every database.
 MOST_RESULT = 4 * 1024 * 1024
@@ -34,16 +39,35 @@ def record(run: Run, lease: float, end: Callable[[Session], None]) -> None:
 
     While the database is away the outcome is held, not lost.
     """
-    pause = 0.1
-    while True:
+
+    def store(session: Session, again: bool) -> None:
         try:
-            with run.lock, db.session() as session:
-                if run.is_unsaid:
-                    run.store(session, lease)
-                end(session)
-            return
+            if run.is_unsaid:
+                run.store(session, lease)
+            end(session)
+        except Fenced:
+            if not (again and attempts.succeeded(session, run.job_id, run.attempt)):
+                raise
+
+    with run.lock:
+        insist(store, f"The outcome of job {run.job_id}")
+
+
+def insist(verb: Callable[[Session, bool], T], what: str, patience: float = math.inf) -> T:
+    """`verb(session, again)` in a transaction of its own, until the database takes it.
+
+    `again`: the one before may have been carried out, though its answer never came. Raises what the
+    database's driver raises after `patience` seconds.
+    """
+    pause, deadline = 0.1, time.monotonic() + patience
+    for tries in itertools.count():
+        try:
+            with db.session() as session:
+                return verb(session, tries > 0)
         except (OperationalError, InterfaceError) as error:
-            name = type(error).__name__
-            logger.warning("Job %s: its outcome waits for the database: %s", run.job_id, name)
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("%s waits for the database: %s", what, type(error).__name__)
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+    raise AssertionError("counted to the end")

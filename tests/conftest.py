@@ -109,8 +109,8 @@ def _mariadb(folder: Path) -> Iterator[list[Place]]:
     database = nullcontext(given) if given else real.mariadb(server or "", folder)
     with database as url, real.redis_server(folder) as first, real.redis_server(folder) as second:
         yield [
-            Place("mariadb", folder, url, first),
-            Place("mariadb", folder, real.another_database(url), second),
+            Place("mariadb", folder / "quiet", url, first),
+            Place("mariadb", folder / "busy", real.another_database(url), second),
         ]
 
 

@@ -47,6 +47,9 @@ class Ledger:
     def change_all(self, **columns: Any) -> None:
         self.within(lambda s: s.execute(update(Job).values(columns)))
 
+    def cancel(self, job_id: str) -> None:
+        self.within(lambda s: jobs.cancel(s, job_id))
+
     def ended(self, job_id: str, seconds: float = 20) -> Job:
         until(lambda: self.job(job_id).state in FINAL, seconds)
         return self.job(job_id)

@@ -126,6 +126,13 @@ def embedded_valkey(var: Path) -> Iterator[str]:
         yield url
 
 
+def is_alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
+    return False
+
+
 def answers(url: str) -> bool:
     with Redis.from_url(url, socket_timeout=1) as client:
         try:

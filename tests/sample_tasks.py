@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import os
+import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -237,3 +240,42 @@ def carry_on() -> list[Any]:
 def carry_directly() -> str:
     """Makes a job by a message that only Celery knows."""
     return carry.apply_async(expires=60).id
+
+
+@task(max_attempts=2)
+def die(path: str, how: str = "process") -> None:
+    """Ends its own process, or that of its worker, in a way that nothing in it can catch."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    os.kill({"process": os.getpid(), "worker": os.getppid()}[how], signal.SIGKILL)
+    time.sleep(60)
+
+
+@task(on_lost="fail")
+def touch_once(path: str, seconds: float = 0.0) -> int:
+    """As `touch`, never started again when its worker was lost."""
+    return int(touch.run(path, seconds))
+
+
+@task(time_limit=1, max_attempts=2, retry_backoff=0.1)
+def overrun(path: str) -> None:
+    """Takes longer than it may."""
+    touch.run(path, 60.0)
+
+
+@task(max_attempts=1)
+def go_wrong(how: str) -> None:
+    """Ends in a way that would end a process."""
+    if how == "exit":
+        sys.exit(3)
+    raise {"memory": MemoryError, "recursion": RecursionError}[how]("too much")
+
+
+@task
+def ignore_everything(path: str) -> None:
+    """Goes on whatever is raised in it."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)

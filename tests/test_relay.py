@@ -83,16 +83,6 @@ def test_a_job_whose_worker_is_alive_is_left_to_it(still: Ledger) -> None:
     assert still.job(job_id).state is JobState.RUNNING
 
 
-def test_a_job_that_keeps_killing_its_worker_fails(still: Ledger) -> None:
-    job_id = claimed(still, unique_key="one at a time")
-    still.change(job_id, losses=relay.MOST_LOSSES - 1)
-    tick(still.app)
-    job = still.job(job_id)
-    assert (job.state, job.error) == (JobState.FAILED, "its worker was lost 3 times while it ran")
-    assert job.finished_at
-    assert job.live_key is None
-
-
 def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(still: Ledger) -> None:
     job_id = claimed(still)
     still.within(lambda s: jobs.cancel(s, job_id))

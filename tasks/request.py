@@ -1,0 +1,50 @@
+"""A message as the main process of a worker sees it: it tells what a dead child no longer can."""
+
+from functools import partial
+from typing import Any
+
+import billiard.exceptions
+from billiard.exceptions import WorkerLostError
+from celery.worker.request import Request
+from sqlalchemy.orm import Session
+
+from quart_app import attempts, nodes, rescue
+
+#: What the pool says of a child that ended under a task: killed, crashed, or told to exit.
+_DEATHS = (WorkerLostError, SystemExit, KeyboardInterrupt)
+
+
+class TimeLimitExceeded(billiard.exceptions.TimeLimitExceeded):
+    def __str__(self) -> str:
+        return f"it ran longer than {self.args[0]:g} s"
+
+
+class JobRequest(Request):
+    """Sees to the job when its child has died or was killed by its time limit."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> None:
+        error = exc_info.exception
+        if isinstance(getattr(error, "exc", error), _DEATHS):
+            self.write_down_death()
+        super().on_failure(exc_info, *args, **options)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if not soft:
+            self._write(partial(self._timed_out, timeout=timeout))
+        super().on_timeout(soft, timeout)
+
+    def write_down_death(self) -> None:
+        """Gives the job back, unless it has ended or is in other hands."""
+        self._write(partial(_died, job_id=self.id, pid=self.worker_pid))
+
+    def _write(self, errand: Any) -> None:
+        # By the thread of the pulse: this one must go on handing out messages.
+        self.app.quart_app.extensions["pulse"].ask(errand)
+
+    def _timed_out(self, session: Session, timeout: float) -> None:
+        if job := attempts.claimed(session, self.id, nodes.holder(self.worker_pid)):
+            self.task.end_failed(session, job, TimeLimitExceeded(timeout))
+
+
+def _died(session: Session, job_id: str, pid: int) -> None:
+    rescue.process_died(session, job_id, nodes.holder(pid))

@@ -1,0 +1,188 @@
+"""Workers that are lost, with the lease they have by default: what they held goes on at once."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from quart_app.models import Job, JobState
+from tests import real
+from tests.conftest import Place
+from tests.ledger import FINAL, Ledger
+from tests.real import until
+
+WORDS = ("-Q", "mine", "--concurrency=2")
+ARGV = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", *WORDS)
+#: Seconds within which a lost job is to be back; far less than its lease of 15.
+SOON = 8
+
+
+@pytest.fixture
+def worker(clean: Place, tmp_path: Path) -> Iterator[Path]:
+    """A worker of its own for the test; the file of its log."""
+    with real.worker(clean.env, tmp_path / "log", *WORDS) as log:
+        yield log
+
+
+@contextmanager
+def rescued_within(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+def begun(marks: Path, times: int = 1) -> int:
+    """The process of the task that began last."""
+    until(lambda: marks.exists() and len(marks.read_text().split("\n")) == times + 1)
+    return int(marks.read_text().split()[-1])
+
+
+def states(ledger: Ledger, job: Job) -> list[str]:
+    return [event["state"] for event in ledger.events(job.id, "state")]
+
+
+def test_a_job_whose_process_is_killed_runs_again_at_once(
+    ledger: Ledger, worker: Path, tmp_path: Path
+) -> None:
+    job_id = ledger.submit("touch", str(tmp_path / "marks"), 1.0, queue="mine")
+    os.kill(begun(tmp_path / "marks"), signal.SIGKILL)
+    with rescued_within(SOON):
+        begun(tmp_path / "marks", times=2)
+    job = ledger.ended(job_id)
+    assert (job.state, job.attempt, job.losses) == (JobState.SUCCEEDED, 2, 1)
+    assert states(ledger, job) == ["queued", "running", "queued", "running", "succeeded"]
+
+
+def test_what_a_killed_worker_ran_goes_on_at_once_in_another(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    with real.process(ARGV, clean.env, tmp_path / "log") as process:
+        job_id = ledger.submit("touch", str(tmp_path / "marks"), 1.0, queue="mine")
+        begun(tmp_path / "marks")
+        os.killpg(process.pid, signal.SIGKILL)
+    with rescued_within(SOON):
+        ledger.reached(job_id, JobState.QUEUED)
+    with real.worker(clean.env, tmp_path / "log", *WORDS):
+        assert ledger.ended(job_id).state is JobState.SUCCEEDED
+
+
+def test_what_must_run_once_at_most_fails_when_its_worker_is_lost(
+    ledger: Ledger, worker: Path, tmp_path: Path
+) -> None:
+    job_id = ledger.submit("touch_once", str(tmp_path / "marks"), 30.0, queue="mine")
+    os.kill(begun(tmp_path / "marks"), signal.SIGKILL)
+    job = ledger.ended(job_id, SOON)
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert "not to be run again" in str(job.error)
+
+
+def test_a_job_that_kills_its_process_fails_and_the_others_run(
+    ledger: Ledger, worker: Path, tmp_path: Path
+) -> None:
+    poison = [ledger.submit("die", str(tmp_path / "marks"), queue="mine") for _ in range(2)]
+    good = [ledger.submit("add", 1, queue="mine") for _ in range(20)]
+    assert {ledger.ended(job_id).state for job_id in good} == {JobState.SUCCEEDED}
+    for job_id in poison:
+        job = ledger.ended(job_id, 60)
+        assert (job.state, job.attempt) == (JobState.FAILED, 3)
+        assert "its process died under it" in str(job.error)
+
+
+def test_a_job_over_its_time_limit_is_tried_again_and_then_fails(
+    ledger: Ledger, worker: Path, tmp_path: Path
+) -> None:
+    job_id = ledger.submit("overrun", str(tmp_path / "marks"), queue="mine")
+    job = ledger.ended(job_id)
+    assert (job.state, job.attempt, job.losses) == (JobState.FAILED, 2, 0)
+    assert job.error == "TimeLimitExceeded: it ran longer than 1 s"
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("exit", "RuntimeError: the task would have ended its process: exit(3)"),
+        ("memory", "MemoryError: too much"),
+        ("recursion", "RecursionError: too much"),
+    ],
+)
+def test_what_would_end_a_process_fails_the_job_alone(
+    ledger: Ledger, worker: Path, how: str, error: str
+) -> None:
+    job = ledger.ended(ledger.submit("go_wrong", how, queue="mine"))
+    assert (job.state, job.error, job.losses) == (JobState.FAILED, error, 0)
+    assert ledger.ended(ledger.submit("add", 1, queue="mine")).state is JobState.SUCCEEDED
+    assert "WorkerLostError" not in worker.read_text()
+
+
+def test_a_body_that_ignores_everything_ends_cancelled(
+    ledger: Ledger, worker: Path, clean: Place, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    job_id = ledger.submit("ignore_everything", str(marks), queue="mine")
+    pid = begun(marks)
+    ledger.cancel(job_id)
+    assert ledger.ended(job_id, 40).state is JobState.CANCELLED
+    until(lambda: not real.is_alive(pid))
+    assert "does not stop: its process is killed" in worker.read_text()
+
+
+def test_a_process_that_hangs_is_replaced_when_its_job_was_given_away(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    nervous = clean.env | {"JOB_LEASE": "2"}
+    with real.worker(nervous, tmp_path / "log", "-Q", "mine", "--concurrency=1"):
+        job_id = ledger.submit("touch", str(tmp_path / "marks"), 0.5, queue="mine")
+        os.kill(begun(tmp_path / "marks"), signal.SIGSTOP)
+        ledger.reached(job_id, JobState.QUEUED)
+        assert ledger.ended(job_id, 60).state is JobState.SUCCEEDED
+
+
+def test_processes_that_are_told_to_stop_give_back_their_jobs(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    """As systemd does it by default: every process of the service gets the signal."""
+    with real.process(ARGV, clean.env, tmp_path / "log") as process:
+        job_id = ledger.submit("touch", str(tmp_path / "marks"), 60.0, queue="mine")
+        begun(tmp_path / "marks")
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(15)
+        job = ledger.job(job_id)
+    assert (job.state, job.losses) == (JobState.QUEUED, 0)
+    assert "was stopped" in str(job.error)
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff\x00", b"[]", b"null", b"{}", b"5", b"[" * 100_000])
+def test_what_is_no_message_ends_no_worker(
+    ledger: Ledger, worker: Path, clean: Place, text: bytes
+) -> None:
+    with Redis.from_url(clean.redis_url) as redis:
+        redis.lpush("mine", text)
+        until(lambda: not redis.llen("mine"))
+    job_id = ledger.submit("add", 1, queue="mine")
+    assert ledger.ended(job_id).state in FINAL
+    assert "starts itself again" not in worker.read_text()
+
+
+def test_a_worker_that_gets_nothing_though_some_waits_starts_itself_again(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    deaf = clean.env | {"CELERY_IMPORTS": real.TASKS + ",tests.deaf_worker"}
+    with real.worker(deaf, tmp_path / "log", *WORDS) as log:
+        job_id = ledger.submit("add", 1, queue="mine")
+        assert ledger.ended(job_id, 60).state is JobState.SUCCEEDED
+        assert log.read_text().count("This worker starts itself again.") == 1
+
+
+def test_a_worker_whose_main_loop_breaks_starts_itself_again(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    broken = clean.env | {"CELERY_IMPORTS": real.TASKS + ",tests.broken_worker"}
+    with real.worker(broken, tmp_path / "log", *WORDS) as log:
+        job_id = ledger.submit("add", 1, queue="mine")
+        assert ledger.ended(job_id, 60).state is JobState.SUCCEEDED
+        assert "Unrecoverable error: AttributeError" in log.read_text()
