@@ -1,4 +1,4 @@
-"""A Quart application with the bridge alone, no ledger: what a user of celeryext.py writes."""
+"""A Quart application with the bridge alone, no ledger: what a user of celeryext writes."""
 
 import asyncio
 import logging

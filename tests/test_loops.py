@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from quart_app import loops
+from quart_app.celeryext import loops
+from quart_app.celeryext.threads import Daemons
 from tests import real
 
 
@@ -77,7 +78,7 @@ def test_the_loop_of_a_thread_is_closed_with_it() -> None:
 
 LEFT_OPEN = """
 import asyncio, contextvars
-from quart_app import loops
+from quart_app.celeryext import loops
 loops.wait(asyncio.sleep(0), contextvars.copy_context())
 """
 NO_ANSWER = """
@@ -122,11 +123,11 @@ async def test_what_fails_in_a_daemon_fails_here() -> None:
         raise LookupError("there")
 
     with pytest.raises(LookupError, match="there"):
-        await asyncio.wrap_future(loops.Daemons(1).submit(fail))
+        await asyncio.wrap_future(Daemons(1).submit(fail))
 
 
 async def test_what_was_given_up_before_its_turn_is_never_called() -> None:
-    daemons, called = loops.Daemons(1), []
+    daemons, called = Daemons(1), []
     release, first = blocking(daemons)
     second = daemons.submit(lambda: called.append(2))
     assert second.cancel()
@@ -136,7 +137,7 @@ async def test_what_was_given_up_before_its_turn_is_never_called() -> None:
     assert called == [3]
 
 
-def blocking(daemons: loops.Daemons) -> tuple[Callable[[], None], Any]:
+def blocking(daemons: Daemons) -> tuple[Callable[[], None], Any]:
     """Takes the one thread, until it is released."""
     held = threading.Event()
     return held.set, daemons.submit(held.wait)

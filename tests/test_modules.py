@@ -3,14 +3,33 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import real
 from tests.real import ROOT
 
+BRIDGE = ROOT / "quart_app" / "celeryext"
+ALONE = """
+import sys
+from quart import Quart, current_app
+from quart_celeryext import QuartCelery
+
+app = Quart("alone")
+app.config["CELERY_TASK_ALWAYS_EAGER"] = True
+
+
+@QuartCelery(app).celery.task
+async def name():
+    return current_app.name
+
+
+print(name.delay().get(), [name for name in sys.modules if name.startswith("quart_app")])
+"""
 #: Alembic runs it with a connection in hand: it is no module to import.
 SCRIPTS = {"quart_app.migrations.env"}
 # What is not ours is loaded once; each module is then imported in a fork of its own.
@@ -82,12 +101,31 @@ def test_every_module_imports_alone_and_touches_nothing(tmp_path: Path) -> None:
     assert not var.exists()
 
 
+def packages(path: Path) -> set[str]:
+    """What its imports name first; for a relative one its dots."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    named = plain + [node.module or "" for node in froms if not node.level]
+    return {name.partition(".")[0] for name in named} | {"." * node.level for node in froms}
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("quart_app/**/*.py")), ids=lambda p: p.stem)
 def test_a_module_of_the_application_never_names_the_tasks(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert "tasks" not in {name.partition(".")[0] for name in names}
+    assert "tasks" not in packages(path)
+
+
+@pytest.mark.parametrize("path", sorted(BRIDGE.glob("*.py")), ids=lambda p: p.stem)
+def test_the_bridge_imports_quart_celery_and_itself_alone(path: Path) -> None:
+    assert packages(path) - sys.stdlib_module_names <= {"quart", "celery", ".", ""}
+
+
+def test_the_bridge_works_under_another_name_far_from_here(tmp_path: Path) -> None:
+    shutil.copytree(BRIDGE, tmp_path / "quart_celeryext")
+    argv = [sys.executable, "-P", "-c", ALONE]
+    env = real.environment({"PYTHONPATH": str(tmp_path)})
+    done = subprocess.run(argv, cwd=tmp_path, env=env, text=True, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == ("alone []\n", "")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from quart import Quart
 
-# The extension is one file and could be installed; here it lies two folders up.
+# The extension could be installed; here it lies two folders up.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from quart_app.celeryext import QuartCelery

@@ -1,36 +1,29 @@
-"""What is async run to its end by a thread, and what blocks kept from a loop: for celeryext."""
+"""The loop that each thread keeps, and what is async run to its end by it."""
 
 import asyncio
 import contextvars
-import functools
-import importlib
 import os
-import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from collections.abc import Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from celery import _state
+from . import threads
 
 T = TypeVar("T")
-
-#: Greenlets share a thread and so cannot each run a loop: these threads run what is async.
-ASYNC_AT_ONCE_ON_GEVENT = 32
 
 
 def wait(work: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
     """Its result, by the loop of this thread, or of another where this one can run none."""
     whole = _Work(work, context)
-    if _is_green():
+    if threads.is_green():
         return _in_native_thread(whole)
     if not in_loop():
         return _thread.run(whole)
     with ThreadPoolExecutor(1) as other:
-        return other.submit(_as_now(_thread.run), whole).result()
+        return other.submit(threads.as_now(_thread.run), whole).result()
 
 
 def in_loop() -> bool:
@@ -38,7 +31,7 @@ def in_loop() -> bool:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
-    return not _is_green()  # the loop is another greenlet's
+    return not threads.is_green()  # the loop is another greenlet's
 
 
 def close() -> None:
@@ -46,48 +39,8 @@ def close() -> None:
     _thread.close()
 
 
-class Daemons:
-    """A few threads for what blocks; none keeps its process from ending, as an executor's do."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._forget()
-
-    def submit(self, call: Callable[[], T]) -> "Future[T]":
-        future: Future[T] = Future()
-        if _is_patched():  # its sockets serve the thread of the greenlets alone
-            hub = _native_threads().hub
-            hub.loop.run_callback_threadsafe(sys.modules["gevent"].spawn, _fulfil, future, call)
-            return future
-        if self._owner != os.getpid():
-            self._forget()
-        self._waiting.put((future, call))
-        if self._started < self._size:
-            self._started += 1
-            threading.Thread(target=_serve, args=(self._waiting,), daemon=True).start()
-        return future
-
-    def _forget(self) -> None:
-        self._owner, self._started = os.getpid(), 0
-        self._waiting: SimpleQueue[Any] = SimpleQueue()
-
-
-def _serve(waiting: "SimpleQueue[Any]") -> None:
-    while True:
-        _fulfil(*waiting.get())
-
-
-def _fulfil(future: "Future[T]", call: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(call())
-    except BaseException as error:
-        future.set_exception(error)
-
-
 def _in_native_thread(work: "_Work[T]") -> T:
-    running = _native_threads().spawn(_as_now(_outcome), work)
+    running = threads.native().spawn(threads.as_now(_outcome), work)
     try:
         result, error = running.get()
     except BaseException as broke_in:  # gevent's time limit
@@ -104,41 +57,6 @@ def _outcome(work: "_Work[T]") -> Any:
         return _thread.run(work), None
     except BaseException as error:
         return None, error
-
-
-@functools.cache
-def _native_threads() -> Any:
-    # By its name, since gevent need not be there.
-    return importlib.import_module("gevent.threadpool").ThreadPool(ASYNC_AT_ONCE_ON_GEVENT)
-
-
-def _is_green() -> bool:
-    """Whether gevent's greenlets share this thread, where Python knows of one loop at a time."""
-    return _is_patched() and bool(sys.modules["gevent"].get_hub().main_hub)
-
-
-def _is_patched() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
-def _as_now(function: Callable[..., T]) -> Callable[..., T]:
-    """The function for another thread, where `self.request` and `current_task` are these still."""
-    task = _state.get_current_task()
-    if task is None:
-        return function
-    request = task.request_stack.top
-
-    def run(*args: Any) -> T:
-        _state._task_stack.push(task)
-        task.request_stack.push(request)
-        try:
-            return function(*args)
-        finally:
-            task.request_stack.pop()
-            _state._task_stack.pop()
-
-    return run
 
 
 class _Work(Generic[T]):
