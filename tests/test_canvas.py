@@ -14,6 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from redis import Redis
 
 from tests import plain_app, real
+from tests.conftest import missing
 from tests.plain_app import add, add_later, total, total_later
 
 POOLS = ["prefork", "threads", "solo", "gevent"]
@@ -49,7 +50,7 @@ def worker(
 @contextmanager
 def started(worker: Worker, env: dict[str, str]) -> Iterator[None]:
     if worker.pool == "gevent" and importlib.util.find_spec("gevent") is None:
-        pytest.skip("gevent is not installed")
+        missing("gevent")
     words = ["worker", "--loglevel=info", "-P", worker.pool, "-c", "4"]
     argv = real.python("celery", "-A", "tests.plain_app.celery", *words)
     with real.process(argv, env, worker.log) as process:
