@@ -1,5 +1,6 @@
 """Every test that takes `place` runs twice: on SQLite with the embedded Redis, and on MariaDB."""
 
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -119,6 +120,11 @@ def missing(what: str) -> None:
     if STRICT:
         pytest.fail(f"not found: {what}")
     pytest.skip(what)
+
+
+def needs(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        missing(module)
 
 
 @pytest.fixture

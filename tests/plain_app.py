@@ -17,6 +17,7 @@ from quart_app.celeryext import QuartCelery
 app = Quart("plain")
 url = os.environ.get("PLAIN_REDIS", "redis://127.0.0.1:1/0")
 app.config.update(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url)
+app.config["CELERY_RESULT_BACKEND_THREAD_SAFE"] = True  # else each greenlet makes connections
 celery = QuartCelery(app).celery
 logger = get_task_logger(__name__)
 SOON = {"retry_backoff": 1, "retry_backoff_max": 1, "retry_jitter": False}

@@ -1,6 +1,5 @@
 """What Celery promises of a task holds in the bridge: real workers of a plain application."""
 
-import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from redis import Redis
 
 from tests import plain_app, real
-from tests.conftest import missing
+from tests.conftest import needs
 from tests.plain_app import add, add_later, total, total_later
 
 POOLS = ["prefork", "threads", "solo", "gevent"]
@@ -49,8 +48,8 @@ def worker(
 
 @contextmanager
 def started(worker: Worker, env: dict[str, str]) -> Iterator[None]:
-    if worker.pool == "gevent" and importlib.util.find_spec("gevent") is None:
-        missing("gevent")
+    if worker.pool == "gevent":
+        needs("gevent")
     words = ["worker", "--loglevel=info", "-P", worker.pool, "-c", "4"]
     argv = real.python("celery", "-A", "tests.plain_app.celery", *words)
     with real.process(argv, env, worker.log) as process:
