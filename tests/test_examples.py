@@ -2,11 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 from redis import Redis
 
 from tests import real
@@ -29,7 +29,8 @@ def test_the_guides_one_file_app_runs_a_task_and_keeps_its_result(tmp_path: Path
     folder, address = EXAMPLES / "single_file", f"127.0.0.1:{real.free_port()}"
     with real.redis_server(tmp_path) as url:
         env = {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
-        worker = real.python("celery", "-A", "app.celery_app", "worker", "--loglevel=info")
+        words = ["worker", "-P", "solo", "-E", "--loglevel=info"]
+        worker = real.python("celery", "-A", "app.celery_app", *words)
         web = real.python("hypercorn", "app:app", "-w", "0", "--bind", address)
         with (
             real.process(worker, env, tmp_path / "worker.log", cwd=folder),
@@ -42,9 +43,22 @@ def test_the_guides_one_file_app_runs_a_task_and_keeps_its_result(tmp_path: Path
     assert json.loads(str(result, "utf-8"))["result"] == "success"
 
 
-def test_what_the_pages_of_the_docs_show_really_runs(tmp_path: Path) -> None:
-    text = (real.ROOT / "docs" / "contexts.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        subprocess.run([sys.executable, "-c", block], cwd=real.ROOT, check=True, timeout=60)
+def blocks(language: str) -> list[Any]:
+    """What the pages of the docs show in it, each named by its page."""
+    return [
+        pytest.param(block, id=f"{page.stem}-{number}")
+        for page in sorted((real.ROOT / "docs").glob("*.md"))
+        for number, block in enumerate(
+            re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+        )
+    ]
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_what_the_pages_of_the_docs_show_really_runs(block: str) -> None:
+    real.script(block)
+
+
+@pytest.mark.parametrize("block", blocks("diff"))
+def test_what_a_page_changes_runs_once_it_is_changed(block: str) -> None:
+    real.script("\n".join(line[1:] for line in block.splitlines() if line[0] in " +"))

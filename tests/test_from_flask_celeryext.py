@@ -12,6 +12,7 @@ from celery.utils.log import get_task_logger
 from quart import Quart, Response, current_app, g, has_request_context, request
 
 from quart_app.celeryext import AppContextTask, QuartCelery, RequestContextTask, create_celery_app
+from tests import real
 
 EAGER = {
     "CELERY_TASK_ALWAYS_EAGER": True,
@@ -72,8 +73,10 @@ def test_the_names_of_celery_3_are_understood() -> None:
     old = {"CELERY_ALWAYS_EAGER": True, "CELERY_EAGER_PROPAGATES_EXCEPTIONS": True}
     app = Quart("shop")
     app.config.update(old)
+    before = dict(app.config)
     conf = create_celery_app(app).conf
     assert (conf.task_always_eager, conf.task_eager_propagates) == (True, True)
+    assert app.config == before
 
 
 def test_a_key_without_its_prefix_is_not_passed_on() -> None:
@@ -108,6 +111,17 @@ def test_a_request_context_task_runs_before_and_after_request(body: Any) -> None
 
     task = create_celery_app(app).task(body, name="user", base=RequestContextTask)
     assert (task.delay().result, seen) == ("amy", ["amy"])
+
+
+def test_a_request_context_task_within_another_shares_its_request() -> None:
+    celery = create_celery_app(make())
+    inner = celery.task(context, name="inner", base=RequestContextTask)
+
+    @celery.task(base=RequestContextTask)
+    def outer() -> set[int]:
+        return {context(), inner.delay().result, inner()}
+
+    assert len(outer.delay().result) == 1
 
 
 def test_the_factory_of_the_celery_application_can_be_called_alone() -> None:
@@ -149,6 +163,28 @@ async def test_an_eager_async_task_in_a_loop_gives_its_result() -> None:
 
     task = create_celery_app(make()).task(later, name="later")
     assert (task.delay().result, (await task.adelay()).result) == ("shop later", "shop later")
+
+
+# In a process of its own: it would be in the applications of all other tests, too.
+SHARED = """
+from celery import shared_task
+from quart import Quart, current_app
+from quart_app.celeryext import create_celery_app
+
+both = [create_celery_app(Quart(name)) for name in ("one", "two")]
+
+
+@shared_task(name="shared")
+def name():
+    return current_app.name
+
+
+print(*(celery.tasks["shared"]() for celery in both))
+"""
+
+
+def test_a_shared_task_is_in_every_application_and_runs_in_the_context_of_each() -> None:
+    assert real.script(SHARED).stdout == "one two\n"
 
 
 @pytest.fixture

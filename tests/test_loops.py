@@ -2,8 +2,6 @@
 
 import asyncio
 import contextvars
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -101,21 +99,13 @@ except TimeoutError:
 """
 
 
-def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-X", "dev", "-c", script, *words]
-    return subprocess.run(
-        argv, cwd=real.ROOT, env=real.environment({}), capture_output=True, text=True, timeout=20,
-        check=True,
-    )  # fmt: skip
-
-
 def test_the_loop_of_a_process_is_closed_with_it() -> None:
-    assert "unclosed event loop" not in run(LEFT_OPEN).stderr
+    assert "unclosed event loop" not in real.script(LEFT_OPEN).stderr
 
 
 def test_a_broker_that_does_not_answer_keeps_no_process_from_ending() -> None:
     with real.listener() as port:
-        assert run(NO_ANSWER, str(port)).stdout == "gave up\n"
+        assert real.script(NO_ANSWER, str(port)).stdout == "gave up\n"
 
 
 async def test_what_fails_in_a_daemon_fails_here() -> None:
