@@ -120,6 +120,12 @@ async def test_request_is_the_request_of_the_request_context(plain: Quart) -> No
         assert request == context.request
 
 
+async def test_session_is_the_session_of_the_request_context(plain: Quart) -> None:
+    async with plain.test_request_context("/here") as context:
+        session["color"] = "green"
+        assert session == context.session
+
+
 async def test_session_is_kept_in_the_browser_and_so_crosses_requests(plain: Quart) -> None:
     client = plain.test_client()
     answers = [await (await client.get("/count")).get_data(as_text=True) for _ in range(3)]
