@@ -75,6 +75,25 @@ class JobTask(AppContextTask):
         if run := self._run:
             run.log(message, level)
 
+    def at_success(self, verb: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Has `verb(session, …)` called in the transaction that records the job's success.
+
+        What it writes is there if and only if this attempt is the one that succeeded: one that
+        fails, is cancelled or comes too late leaves nothing of it. What it raises fails the
+        attempt. It should be quick, and do no more than the session undoes: when the database goes
+        away meanwhile, it is called again. Where there is no job, as in a direct call, it is
+        called at once.
+        """
+
+        def call(session: Session) -> object:
+            return verb(session, *args, **kwargs)
+
+        if self._run:
+            self.request.at_success = [*self._at_success, call]
+            return
+        with db.session() as session:
+            call(session)
+
     @property
     def cancelled(self) -> bool:
         """True when the job was cancelled or given to another worker: stop as soon as you can."""
@@ -169,6 +188,10 @@ class JobTask(AppContextTask):
     def _run(self) -> Run | None:
         return getattr(self.request, "run", None)
 
+    @property
+    def _at_success(self) -> Sequence[Callable[[Session], object]]:
+        return getattr(self.request, "at_success", ())
+
     def _carried(self) -> dict[str, str]:
         # What follows in a chain is published when the context of its task is gone.
         running = getattr(self.app.current_task, "request", None)
@@ -231,6 +254,7 @@ class JobTask(AppContextTask):
         try:
             with run.interrupt:
                 result = self._call(job)
+            self._record(run, lambda s: self._finish(s, job, run, result))
         except Cancelled:
             self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
             raise Ignore(f"job {job.id} was cancelled while it ran") from None
@@ -244,14 +268,21 @@ class JobTask(AppContextTask):
         except MemoryError as error:  # reported as such it would end the main process
             self._failed(job, run, error)
             raise RuntimeError(f"MemoryError: {error}") from None
+        except Fenced:
+            raise
         except Exception as error:
             self._failed(job, run, error)
             raise
-        if run.heeded:
-            self._record(run, lambda s: attempts.cancel(s, job.id, job.attempt))
-        else:
-            self._record(run, lambda s: attempts.succeed(s, job.id, job.attempt, result))
         return result
+
+    def _finish(self, session: Session, job: Job, run: Run, result: Any) -> None:
+        if run.heeded:
+            attempts.cancel(session, job.id, job.attempt)
+            return
+        # First, since it raises Fenced: an attempt that comes too late gets no further.
+        attempts.succeed(session, job.id, job.attempt, result)
+        for call in self._at_success:
+            outcomes.include(session, call)
 
     def _call(self, job: Job) -> Any:
         """Runs the body with the row's arguments; the result as it is to be stored."""

@@ -21,6 +21,8 @@ T = TypeVar("T")
 #: Bytes of JSON; a larger result would not fit into a packet of every database.
 MOST_RESULT = 4 * 1024 * 1024
 _LONGEST_PAUSE = 5.0
+#: Of MySQL: a lock that was waited for too long, and a deadlock.
+_BUSY = (1205, 1213)
 
 logger = logging.getLogger(__name__)
 
@@ -71,3 +73,17 @@ def insist(verb: Callable[[Session, bool], T], what: str, patience: float = math
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
     raise AssertionError("counted to the end")
+
+
+def include(session: Session, call: Callable[[Session], object]) -> None:
+    """Has a task's own rows written with its outcome.
+
+    An error of its statements is raised as the driver's: `record` would wait for the database.
+    """
+    try:
+        call(session)
+        session.flush()
+    except (OperationalError, InterfaceError) as error:
+        if error.connection_invalidated or not error.orig or error.orig.args[0] in _BUSY:
+            raise
+        raise error.orig from error

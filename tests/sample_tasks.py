@@ -15,7 +15,9 @@ from typing import Annotated, Any
 from celery.utils.log import get_task_logger
 from pydantic import BaseModel, Field
 from quart import current_app, g
+from sqlalchemy import text as sql
 
+from quart_app import jobs
 from quart_app.errors import Permanent
 from tasks.base import task
 
@@ -279,3 +281,18 @@ def ignore_everything(path: str) -> None:
     while True:
         with suppress(BaseException):
             time.sleep(60)
+
+
+@task(bind=True)
+def promise(self: Any, path: str = "", how: str = "") -> str:
+    """Has a job made if it succeeds; while its file is there, it goes on."""
+    self.at_success(jobs.submit, "tests.sample_tasks.add", args=[1])
+    if how == "with a wrong argument":
+        self.at_success(jobs.submit, "tests.sample_tasks.add", args=["one"])
+    if how == "with a wrong statement":
+        self.at_success(lambda session: session.execute(sql("SELECT nothing FROM jobs")))
+    while path and Path(path).exists() and not self.cancelled:
+        time.sleep(0.02)
+    if how == "and fails":
+        raise ValueError(how)
+    return "kept"
