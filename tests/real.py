@@ -2,37 +2,41 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-import pymysql
-from redis import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import NullPool, create_engine, make_url, text
 
+from bench.parts import (
+    ROOT,
+    answers,
+    environment,
+    free_port,
+    made_database,
+    mariadb_command,
+    mariadbd,
+    python,
+    redis_command,
+    redis_program,
+    until,
+)
 from quart_app import valkey
 from settings import socket_path
 
-ROOT = Path(__file__).parents[1]
+__all__ = [
+    "ROOT", "TASKS", "another_database", "answers", "embedded_valkey", "end", "environment",
+    "eventually", "free_port", "listener", "mariadb", "mariadbd", "process", "python",
+    "redis_program", "redis_server", "until", "worker",
+]  # fmt: skip
+
 TASKS = "tasks.scheduler,tasks.background,tests.sample_tasks"
 T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], seconds: float = 20) -> T:
-    """What `condition` returns as soon as it is true; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
-        time.sleep(0.02)
-    return found
 
 
 async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 20) -> T:
@@ -58,11 +62,6 @@ def process(
         yield child
     finally:
         end(child)
-
-
-def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Ours, without any setting, and with `env`."""
-    return {name: value for name, value in os.environ.items() if not _is_setting(name)} | dict(env)
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
@@ -97,25 +96,10 @@ def script(text: str, *words: str) -> subprocess.CompletedProcess[str]:
 def redis_server(folder: Path) -> Iterator[str]:
     """A Redis on a free port of loopback; its URL."""
     port = free_port()
-    argv = [
-        redis_program(),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        str(folder),
-        "--save",
-        "",
-    ]
-    with process(argv, {}, folder / "redis.log"):
+    with process(redis_command(folder, port), {}, folder / "redis.log"):
         url = f"redis://127.0.0.1:{port}/0"
         until(lambda: answers(url))
         yield url
-
-
-def redis_program() -> str:
-    return shutil.which("redis-server") or str(valkey.find_server())
 
 
 @contextmanager
@@ -141,33 +125,12 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def answers(url: str) -> bool:
-    with Redis.from_url(url, socket_timeout=1) as client:
-        try:
-            return bool(client.ping())
-        except (RedisError, OSError):
-            return False
-
-
-def mariadbd() -> str | None:
-    """A MariaDB or MySQL server program of this machine."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    return shutil.which("mariadbd", path=places) or shutil.which("mysqld", path=places)
-
-
 @contextmanager
 def mariadb(server: str, folder: Path) -> Iterator[str]:
     """A MariaDB with a data folder of its own, on a free port; the URL of its database `test`."""
-    port, user = free_port(), ["--user=root"] if os.getuid() == 0 else []
-    data = ["--no-defaults", f"--datadir={folder}/data", *user]
-    subprocess.run(
-        ["mariadb-install-db", *data, "--auth-root-authentication-method=normal",
-         "--innodb-log-file-size=16M"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    address = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
-    with process([server, *data, *address], {}, folder / "mariadb.log"):
-        until(lambda: _sql(port, "CREATE DATABASE IF NOT EXISTS test CHARACTER SET utf8mb4"))
+    port = free_port()
+    with process(mariadb_command(server, folder, port), {}, folder / "mariadb.log"):
+        until(lambda: made_database(port, "test"))
         yield f"mysql://root@127.0.0.1:{port}/test"
 
 
@@ -180,27 +143,3 @@ def another_database(url: str) -> str:
         connection.execute(text(f"DROP DATABASE IF EXISTS {other.database}"))
         connection.execute(text(f"CREATE DATABASE {other.database} CHARACTER SET utf8mb4"))
     return other.render_as_string(hide_password=False)
-
-
-def _sql(port: int, statement: str) -> bool:
-    try:
-        with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
-            connection.cursor().execute(statement)
-    except pymysql.err.OperationalError:
-        return False
-    return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def python(module: str, *words: str) -> list[str]:
-    return [sys.executable, "-m", module, *words]
-
-
-def _is_setting(name: str) -> bool:
-    known = ("DATABASE_URL", "REDIS_URL", "VAR_DIR", "SECRET_KEY", "SMS_PROVIDER", "ALLOWED_HOSTS")
-    return name in known or name.startswith("CELERY_")
