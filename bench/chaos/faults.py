@@ -1,0 +1,93 @@
+"""What goes wrong, by name; each says what it did, or nothing when it could not."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+from redis.exceptions import RedisError
+
+from bench.chaos.place import BEATS, WEBS, WORKERS, Place
+
+Fault = Callable[[Place, Random], str | None]
+
+
+def _kill(*names: str, whole: bool = False, down: tuple[float, float] = (0.5, 1.0)) -> Fault:
+    def fault(place: Place, random: Random) -> str | None:
+        name, seconds = random.choice(names), random.uniform(*down)
+        killed = place.crew.kill(name, whole=whole, down=seconds)
+        return f"{name} killed, back after {seconds:.1f} s" if killed else None
+
+    return fault
+
+
+def _freeze(*names: str, low: float, high: float) -> Fault:
+    def fault(place: Place, random: Random) -> str | None:
+        name, seconds = random.choice(names), random.uniform(low, high)
+        part = place.crew.parts[name]
+        pids = [part.pid, *part.children()] if part.pid else []
+        frozen = place.crew.freeze(pids, seconds)
+        return f"{name} frozen for {seconds:.1f} s" if frozen else None
+
+    return fault
+
+
+def _child(place: Place, random: Random) -> tuple[str, int] | None:
+    """One of a pool that is not frozen yet."""
+    name = random.choice(WORKERS)
+    free = [pid for pid in place.crew.parts[name].children() if not place.crew.is_frozen(pid)]
+    return (name, random.choice(free)) if free else None
+
+
+def _child_kill(place: Place, random: Random) -> str | None:
+    found = _child(place, random)
+    if found and place.crew.kill_child(found[1]):
+        return f"child {found[1]} of {found[0]} killed"
+    return None
+
+
+def _child_freeze(place: Place, random: Random) -> str | None:
+    found, seconds = _child(place, random), random.uniform(5, 25)
+    if found and place.crew.freeze([found[1]], seconds):
+        return f"child {found[1]} of {found[0]} frozen for {seconds:.1f} s"
+    return None
+
+
+def _redis_kill_empty(place: Place, random: Random) -> str | None:
+    seconds = random.uniform(0.2, 2)
+    stored = [place.redis_folder / "appendonlydir"]
+    if not place.crew.kill("redis", down=seconds, forgets=stored):
+        return None
+    return f"redis killed, back after {seconds:.1f} s with nothing"
+
+
+def _redis_flush(place: Place, _: Random) -> str | None:
+    with place.redis() as redis, suppress(RedisError):
+        redis.flushall()
+        return "redis flushed"
+    return None
+
+
+FAULTS: dict[str, Fault] = {
+    "web-kill": _kill(*WEBS),
+    "web-freeze": _freeze(*WEBS, low=5, high=25),
+    "worker-kill": _kill(*WORKERS),
+    "worker-kill-all": _kill(*WORKERS, whole=True),
+    "worker-freeze": _freeze(*WORKERS, low=5, high=25),
+    "child-kill": _child_kill,
+    "child-freeze": _child_freeze,
+    "beat-kill": _kill(*BEATS),
+    "beat-freeze": _freeze(*BEATS, low=5, high=25),
+    "redis-kill": _kill("redis", down=(0.2, 2)),
+    "redis-kill-empty": _redis_kill_empty,
+    "redis-flush": _redis_flush,
+    "redis-freeze": _freeze("redis", low=1, high=6),
+    "db-kill": _kill("mariadb", down=(0.2, 2)),
+    "db-freeze": _freeze("mariadb", low=1, high=6),
+}
+MIXED = "mixed"
+
+
+def possible(fault: str, place: Place) -> list[Fault]:
+    """What `fault` may do here: SQLite has no server that could be killed."""
+    names = list(FAULTS) if fault == MIXED else [fault]
+    return [FAULTS[name] for name in names if place.kind == "mariadb" or name[:3] != "db-"]

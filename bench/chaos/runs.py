@@ -1,0 +1,149 @@
+"""One run: load, faults at random moments, peace, and what the database says then."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoAnswer
+
+from bench.chaos import faults, findings, tables
+from bench.chaos.client import Client
+from bench.chaos.place import Place
+from bench.chaos.report import Report
+from bench.chaos.systems import OURS, System
+
+_BETWEEN = (1.0, 2.5)
+#: Seconds in which nothing more happened on plain Celery, and nothing more will.
+_QUIET = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is submitted while `faults` faults happen; they end when the jobs are through."""
+
+    jobs: int = 2000
+    faults: int = 25
+    rate: float = 100.0
+    task_ms: int = 20
+    #: Seconds that all has to come to its end when the faults are over.
+    patience: float = 120.0
+
+
+def run(
+    fault: str,
+    load: Load = Load(),
+    *,
+    seed: int = 1,
+    database: str = "sqlite",
+    system: System = OURS,
+    keep: bool = False,
+    say: Callable[[str], object] = lambda _: None,
+) -> Report:
+    """Has the fault (or `mixed`) happen to real processes under load; `say` hears of each."""
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{fault}-"))
+    report = None
+    try:
+        with Place(folder, system, database) as place:
+            report = _Run(place, fault, load, Random(seed), say).report()
+        return report
+    finally:
+        if not keep and (report is None or report.is_good):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Run:
+    def __init__(
+        self, place: Place, fault: str, load: Load, random: Random, say: Callable[[str], object]
+    ) -> None:
+        self.place, self.fault, self.load, self.random, self.say = place, fault, load, random, say
+        self.client = Client(place.urls, place.headers, place.folder / "accepted", load.task_ms)
+        self.injected = 0
+        self.began = time.monotonic()
+
+    def report(self) -> Report:
+        try:
+            self.client.start(self.load.jobs, self.load.rate)
+            self._inject()
+            self.place.crew.heal()
+            self._wait()
+        finally:
+            self.client.stop()
+        seconds = time.monotonic() - self.began
+        return Report(
+            fault=self.fault,
+            system=f"{self.place.system.name}, {self.place.kind}",
+            injected=self.injected,
+            submitted=self.client.submitted,
+            accepted=len(self.client.accepted),
+            findings=self._findings(),
+            seconds=seconds,
+            answers=self.client.answers,
+            exits=self.place.crew.exits,
+            folder=self.place.folder,
+            note=self._note(),
+        )
+
+    def _inject(self) -> None:
+        possible = faults.possible(self.fault, self.place)
+        with (self.place.logs / "faults.log").open("a") as log:
+            while self.injected < self.load.faults and not self._is_through():
+                time.sleep(self.random.uniform(*_BETWEEN))
+                if done := self.random.choice(possible)(self.place, self.random):
+                    self.injected += 1
+                    line = f"{time.monotonic() - self.began:6.1f} s  {done}"
+                    print(line, file=log, flush=True)
+                    self.say(line)
+
+    def _wait(self) -> None:
+        """Until all is through, or nothing more is to be hoped for."""
+        deadline = time.monotonic() + self.load.patience
+        if rest := self.load.jobs - self.client.submitted:
+            deadline += rest / self.load.rate
+        seen, since = -1, time.monotonic()
+        while time.monotonic() < deadline and not self._is_through():
+            time.sleep(0.2)
+            if self.place.system.is_ours:
+                continue
+            if (now := self._effects()) != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() > since + _QUIET and self.client.is_done:
+                break
+
+    def _is_through(self) -> bool:
+        if not self.client.is_done:
+            return False
+        pending = f"SELECT {len(self.client.accepted)} - COUNT(DISTINCT job_id) FROM effects"
+        if self.place.system.is_ours:
+            pending = (
+                "SELECT COUNT(*) FROM jobs WHERE schedule_id IS NULL"
+                " AND state NOT IN ('succeeded', 'failed', 'cancelled')"
+            )
+        try:
+            return self.place.count(pending) == 0
+        except (DBAPIError, NoAnswer):
+            return False
+
+    def _effects(self) -> int:
+        try:
+            return self.place.count("SELECT COUNT(*) FROM effects")
+        except (DBAPIError, NoAnswer):
+            return -1
+
+    def _findings(self) -> findings.Findings:
+        ours = self.place.system.is_ours
+        with self.place.database.session() as session:
+            tables.keep_accepted(session, self.client.accepted)
+        with self.place.database.session(reading=True) as session:
+            return findings.of_the_ledger(session) if ours else findings.of_plain_celery(session)
+
+    def _note(self) -> str:
+        if self.place.system.is_ours:
+            return ""
+        with self.place.redis() as redis:
+            counts = redis.hlen("unacked"), redis.llen("celery")
+        return "at the end, {} messages lie in unacked and {} in the queue".format(*counts)
