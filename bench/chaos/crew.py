@@ -1,5 +1,6 @@
 """Processes that are killed, frozen, restarted and never left behind."""
 
+import math
 import os
 import random
 import shutil
@@ -7,9 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.parts import ROOT, environment
@@ -57,7 +59,8 @@ class Crew(threading.Thread):
         self._logs = logs
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._thaw: dict[int, float] = {}
+        self._frozen: set[int] = set()
+        self._undo: list[tuple[float, Callable[[], object]]] = []
         self._sessions: set[int] = set()
         self._reaper = Reaper()
         #: How often each part exited by itself.
@@ -99,16 +102,22 @@ class Crew(threading.Thread):
         with self._lock:
             fresh = [pid for pid in pids if not self.is_frozen(pid)]
             stopped = [pid for pid in fresh if self._signal(pid, signal.SIGSTOP)]
-            self._thaw |= dict.fromkeys(stopped, time.monotonic() + seconds)
+            self._frozen.update(stopped)
+        self.after(seconds, partial(self._resume, stopped))
         return bool(stopped)
 
-    def is_frozen(self, pid: int | None) -> bool:
-        return pid in self._thaw
+    def is_frozen(self, pid: int) -> bool:
+        return pid in self._frozen
+
+    def after(self, seconds: float, undo: Callable[[], object]) -> None:
+        """Calls `undo` then, or when all is to be well again."""
+        with self._lock:
+            self._undo.append((time.monotonic() + seconds, undo))
 
     def heal(self) -> None:
-        """Resumes what is frozen and starts what is dead."""
+        """Undoes what is to be undone later, and starts what is dead."""
         with self._lock:
-            self._resume(list(self._thaw))
+            self._undo_until(math.inf)
             for part in self.parts.values():
                 part.due = part.due and min(part.due, time.monotonic())
 
@@ -116,7 +125,7 @@ class Crew(threading.Thread):
         while not self._ended.wait(_POLL):
             now = time.monotonic()
             with self._lock:
-                self._resume([pid for pid, until in self._thaw.items() if until <= now])
+                self._undo_until(now)
                 for part in self.parts.values():
                     self._look(part, now)
 
@@ -134,6 +143,12 @@ class Crew(threading.Thread):
                 if part.process:
                     part.process.wait()
         self._reaper.close()
+
+    def _undo_until(self, now: float) -> None:
+        due = [undo for when, undo in self._undo if when <= now]
+        self._undo = [(when, undo) for when, undo in self._undo if when > now]
+        for undo in due:
+            undo()
 
     def _look(self, part: Part, now: float) -> None:
         if part.pid is not None:
@@ -159,7 +174,7 @@ class Crew(threading.Thread):
 
     def _resume(self, pids: Sequence[int]) -> None:
         for pid in pids:
-            del self._thaw[pid]
+            self._frozen.discard(pid)
             self._signal(pid, signal.SIGCONT)
 
     def _signal(self, pid: int, number: signal.Signals) -> bool:

@@ -67,6 +67,15 @@ def _redis_flush(place: Place, _: Random) -> str | None:
     return None
 
 
+def _disk_full(place: Place, random: Random) -> str | None:
+    seconds = random.uniform(1, 5)
+    if not place.disk:
+        return None
+    place.disk.fill()
+    place.crew.after(seconds, place.disk.free)
+    return f"disk full for {seconds:.1f} s"
+
+
 FAULTS: dict[str, Fault] = {
     "web-kill": _kill(*WEBS),
     "web-freeze": _freeze(*WEBS, low=5, high=25),
@@ -83,11 +92,16 @@ FAULTS: dict[str, Fault] = {
     "redis-freeze": _freeze("redis", low=1, high=6),
     "db-kill": _kill("mariadb", down=(0.2, 2)),
     "db-freeze": _freeze("mariadb", low=1, high=6),
+    "disk-full": _disk_full,
 }
 MIXED = "mixed"
 
 
-def possible(fault: str, place: Place) -> list[Fault]:
-    """What `fault` may do here: SQLite has no server that could be killed."""
+def possible(fault: str, database: str) -> list[Fault]:
+    """What `fault` comes to: SQLite has no server that could be hurt."""
     names = list(FAULTS) if fault == MIXED else [fault]
-    return [FAULTS[name] for name in names if place.kind == "mariadb" or name[:3] != "db-"]
+    return [FAULTS[name] for name in names if database == "mariadb" or name[:3] != "db-"]
+
+
+def fills_disks(fault: str) -> bool:
+    return fault in (MIXED, "disk-full")

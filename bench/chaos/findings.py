@@ -13,7 +13,7 @@ from bench.chaos.tables import accepted, starts
 from quart_app import db
 from quart_app.models import Event, Job, JobState
 
-_OVER = "('succeeded', 'failed', 'cancelled')"
+TERMINAL = "('succeeded', 'failed', 'cancelled')"
 _RUNNING = """data LIKE '{"state":"running"%'"""
 _LAST = " OR ".join(
     f"""data LIKE '{{"state":"{state}"%'""" for state in ("succeeded", "failed", "cancelled")
@@ -23,7 +23,7 @@ _LAST = " OR ".join(
 INVARIANTS = {
     "accepted, and not ended": f"""
         SELECT a.job_id FROM accepted a LEFT JOIN jobs j ON j.id = a.job_id
-        WHERE j.id IS NULL OR j.state NOT IN {_OVER}""",
+        WHERE j.id IS NULL OR j.state NOT IN {TERMINAL}""",
     "more than one effect": """
         SELECT job_id FROM effects GROUP BY job_id HAVING COUNT(*) > 1""",
     "succeeded without effect": """
@@ -54,9 +54,9 @@ INVARIANTS = {
         SELECT j.id FROM jobs j JOIN (
             SELECT job_id, COUNT(*) AS n, MAX(seq) AS high
             FROM events WHERE {_LAST} GROUP BY job_id) e ON e.job_id = j.id
-        WHERE e.n <> 1 OR e.high <> j.last_seq OR j.state NOT IN {_OVER}
+        WHERE e.n <> 1 OR e.high <> j.last_seq OR j.state NOT IN {TERMINAL}
         UNION ALL
-        SELECT j.id FROM jobs j WHERE j.state IN {_OVER} AND NOT EXISTS (
+        SELECT j.id FROM jobs j WHERE j.state IN {TERMINAL} AND NOT EXISTS (
             SELECT 1 FROM events e WHERE e.job_id = j.id AND ({_LAST}))""",
     "two jobs of one due time": """
         SELECT MIN(id) FROM jobs WHERE schedule_id IS NOT NULL
@@ -79,6 +79,13 @@ class Findings:
     wait: tuple[float, str] = (0.0, "")
     broken: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def conspicuous(self) -> list[str]:
+        """The jobs that one would want to know more about."""
+        wrong = [job_id for jobs in self.broken.values() for job_id in jobs[:20]]
+        slow = [job_id for _, job_id in (self.recovery, self.wait) if job_id]
+        return [*dict.fromkeys(wrong + slow)]
+
 
 def of_the_ledger(session: Session) -> Findings:
     broken = {name: found for name, sql in INVARIANTS.items() if (found := _ids(session, sql))}
@@ -90,9 +97,9 @@ def of_the_ledger(session: Session) -> Findings:
     return Findings(
         succeeded=states.get("succeeded", 0),
         failed=states.get("failed", 0) + states.get("cancelled", 0),
-        lost=len(broken.pop("accepted, and not ended", ())),
-        twice=len(broken.pop("more than one effect", ())),
-        effectless=len(broken.pop("succeeded without effect", ())),
+        lost=len(broken.get("accepted, and not ended", ())),
+        twice=len(broken.get("more than one effect", ())),
+        effectless=len(broken.get("succeeded without effect", ())),
         restarted=_restarted(session),
         recovery=_longest_gap(session.execute(running.order_by(Event.job_id, Event.seq)).all()),
         wait=_longest_wait(session),
@@ -115,6 +122,22 @@ def of_plain_celery(session: Session) -> Findings:
         recovery=_longest_gap(session.execute(begun).all()),
         wait=_longest_wait(session),
     )
+
+
+def story(session: Session, job_id: str) -> str:
+    """All that is known of one job, a line for each event and each start."""
+    job = session.get(Job, job_id)
+    if job is None:
+        return f"{job_id}: no such job"
+    names = ("state", "attempt", "losses", "rings", "accepted_at", "published_at", "worker")
+    head = ", ".join(f"{name} {getattr(job, name)}" for name in names)
+    happened = select(Event).where(Event.job_id == job_id).order_by(Event.seq)
+    began = select(starts.c.at, starts.c.attempt).where(starts.c.job_id == job_id)
+    lines = [
+        f"  {event.at:%H:%M:%S.%f} {event.type} {event.data}" for event in session.scalars(happened)
+    ]
+    lines += [f"  {at:%H:%M:%S.%f} its body began, attempt {n}" for at, n in session.execute(began)]
+    return "\n".join([f"{job_id}: {head}", *sorted(lines)])
 
 
 def _overdue(session: Session) -> dict[str, list[str]]:

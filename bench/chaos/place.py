@@ -11,6 +11,7 @@ from sqlalchemy import text
 from bench import parts
 from bench.chaos import tables
 from bench.chaos.crew import Crew
+from bench.chaos.disk import Disk
 from bench.chaos.systems import System
 from quart_app.db import Database
 
@@ -21,20 +22,24 @@ WEBS, WORKERS, BEATS = ("web-1", "web-2"), ("worker-1", "worker-2"), ("beat-1", 
 class Place:
     """Ready to be used within its block; nothing of it is left afterwards but the folder."""
 
-    def __init__(self, folder: Path, system: System, database: str) -> None:
+    def __init__(
+        self, folder: Path, system: System, database: str, *, may_be_full: bool = False
+    ) -> None:
         self.system, self.kind = system, database
         self.folder, self.logs = folder, folder / "logs"
-        #: What is stored, on a disk of its own where one was mounted.
-        self.disk = folder / "disk"
-        self.redis_folder = self.disk / "redis"
-        for made in (self.logs, self.redis_folder):
-            made.mkdir(parents=True, exist_ok=True)
+        stored = folder / "stored"
+        for made in (self.logs, stored):
+            made.mkdir()
+        #: Where Redis and SQLite keep what they have, if that is to become full.
+        self.disk = Disk(stored) if may_be_full else None
+        self.redis_folder = stored / "redis"
+        self.redis_folder.mkdir()
         self.crew = Crew(self.logs)
         self.redis_port = parts.free_port()
         self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
         self.ports = {name: parts.free_port() for name in WEBS}
         self.headers: dict[str, str] = {}
-        self.database_url = f"sqlite:///{self.disk}/quartermaster.sqlite3"
+        self.database_url = f"sqlite:///{stored}/quartermaster.sqlite3"
 
     def __enter__(self) -> "Place":
         try:
@@ -44,13 +49,18 @@ class Place:
             self._start_parts()
             self.crew.start()
         except BaseException:
-            self.crew.stop()
+            self._end()
             raise
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.database.dispose()
+        self._end()
+
+    def _end(self) -> None:
         self.crew.stop()
+        if self.disk:
+            self.disk.close()
 
     @property
     def urls(self) -> list[str]:

@@ -34,8 +34,7 @@ class Report:
     def is_good(self) -> bool:
         """Whether all that was accepted is recorded once, and nothing is as it must not be."""
         found = self.findings
-        bad = found.lost or found.twice or found.effectless or found.broken
-        return not bad and self.accepted == self.submitted
+        return not (found.lost or found.twice or found.broken) and self.accepted == self.submitted
 
     @property
     def row(self) -> list[str]:

@@ -13,13 +13,14 @@ from sqlalchemy.exc import TimeoutError as NoAnswer
 
 from bench.chaos import faults, findings, tables
 from bench.chaos.client import Client
+from bench.chaos.findings import TERMINAL, Findings
 from bench.chaos.place import Place
 from bench.chaos.report import Report
 from bench.chaos.systems import OURS, System
 
 _BETWEEN = (1.0, 2.5)
-#: Seconds in which nothing more happened on plain Celery, and nothing more will.
-_QUIET = 30.0
+#: Longer than its visibility timeout with the best settings; with its own it is an hour.
+_PATIENCE_WITH_PLAIN = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class Load:
     faults: int = 25
     rate: float = 100.0
     task_ms: int = 20
-    #: Seconds that all has to come to its end when the faults are over.
-    patience: float = 120.0
+    #: Seconds without any job's end, when the faults are over, after which the rest is lost.
+    patience: float = 90.0
 
 
 def run(
@@ -44,11 +45,14 @@ def run(
     keep: bool = False,
     say: Callable[[str], object] = lambda _: None,
 ) -> Report:
-    """Has the fault (or `mixed`) happen to real processes under load; `say` hears of each."""
+    """Has the fault (or `mixed`) happen to real processes under load; `say` hears of each.
+
+    Raises NotPermitted where it takes a disk of its own and none can be mounted.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{fault}-"))
     report = None
     try:
-        with Place(folder, system, database) as place:
+        with Place(folder, system, database, may_be_full=faults.fills_disks(fault)) as place:
             report = _Run(place, fault, load, Random(seed), say).report()
         return report
     finally:
@@ -89,7 +93,7 @@ class _Run:
         )
 
     def _inject(self) -> None:
-        possible = faults.possible(self.fault, self.place)
+        possible = faults.possible(self.fault, self.place.kind)
         with (self.place.logs / "faults.log").open("a") as log:
             while self.injected < self.load.faults and not self._is_through():
                 time.sleep(self.random.uniform(*_BETWEEN))
@@ -100,46 +104,37 @@ class _Run:
                     self.say(line)
 
     def _wait(self) -> None:
-        """Until all is through, or nothing more is to be hoped for."""
-        deadline = time.monotonic() + self.load.patience
-        if rest := self.load.jobs - self.client.submitted:
-            deadline += rest / self.load.rate
-        seen, since = -1, time.monotonic()
-        while time.monotonic() < deadline and not self._is_through():
+        """Until all is through, or nothing has come to its end for as long as patience lasts."""
+        patience = self.load.patience if self.place.system.is_ours else _PATIENCE_WITH_PLAIN
+        rest, since = self._rest(), time.monotonic()
+        while rest != 0 and time.monotonic() < since + patience:
             time.sleep(0.2)
-            if self.place.system.is_ours:
-                continue
-            if (now := self._effects()) != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() > since + _QUIET and self.client.is_done:
-                break
+            if (now := self._rest()) != rest:
+                rest, since = now, time.monotonic()
 
     def _is_through(self) -> bool:
-        if not self.client.is_done:
-            return False
-        pending = f"SELECT {len(self.client.accepted)} - COUNT(DISTINCT job_id) FROM effects"
+        return self._rest() == 0
+
+    def _rest(self) -> int | None:
+        """How many jobs have not come to their end; None while nobody knows."""
+        sql = "SELECT COUNT(DISTINCT job_id) FROM effects"
         if self.place.system.is_ours:
-            pending = (
-                "SELECT COUNT(*) FROM jobs WHERE schedule_id IS NULL"
-                " AND state NOT IN ('succeeded', 'failed', 'cancelled')"
-            )
+            sql = f"SELECT COUNT(*) FROM jobs WHERE schedule_id IS NULL AND state IN {TERMINAL}"
         try:
-            return self.place.count(pending) == 0
+            return self.load.jobs - self.place.count(sql)
         except (DBAPIError, NoAnswer):
-            return False
+            return None
 
-    def _effects(self) -> int:
-        try:
-            return self.place.count("SELECT COUNT(*) FROM effects")
-        except (DBAPIError, NoAnswer):
-            return -1
-
-    def _findings(self) -> findings.Findings:
-        ours = self.place.system.is_ours
+    def _findings(self) -> Findings:
         with self.place.database.session() as session:
             tables.keep_accepted(session, self.client.accepted)
         with self.place.database.session(reading=True) as session:
-            return findings.of_the_ledger(session) if ours else findings.of_plain_celery(session)
+            if not self.place.system.is_ours:
+                return findings.of_plain_celery(session)
+            found = findings.of_the_ledger(session)
+            told = [findings.story(session, job_id) for job_id in found.conspicuous]
+        (self.place.logs / "jobs.txt").write_text("\n".join(told))
+        return found
 
     def _note(self) -> str:
         if self.place.system.is_ours:
