@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoAnswer
 
 from bench.chaos import faults, findings, tables
 from bench.chaos.client import Client
+from bench.chaos.disk import NotPermitted
 from bench.chaos.findings import TERMINAL, Findings
 from bench.chaos.place import Place
 from bench.chaos.report import Report
@@ -50,14 +51,15 @@ def run(
     Raises NotPermitted where it takes a disk of its own and none can be mounted.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{fault}-"))
-    report = None
     try:
         with Place(folder, system, database, may_be_full=faults.fills_disks(fault)) as place:
             report = _Run(place, fault, load, Random(seed), say).report()
-        return report
-    finally:
-        if not keep and (report is None or report.is_good):
-            shutil.rmtree(folder, ignore_errors=True)
+    except (KeyboardInterrupt, NotPermitted):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if report.is_good and not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
 
 
 class _Run:
