@@ -144,6 +144,14 @@ def test_with_arguments_test_is_pytest_alone(house: House) -> None:
     assert (code, out.strip().split("|")[2:]) == (7, ["seven", "-k", "two words"])
 
 
+def test_chaos_is_a_program_of_its_own_and_needs_no_tool_of_developers(house: House) -> None:
+    (house.folder / "bench/chaos").mkdir(parents=True)
+    (house.folder / "bench/chaos/__main__.py").write_text(QUART)
+    code, out, err = house.run("chaos", "--fault", "seven", "seven")
+    assert (code, err) == (7, "")
+    assert out.strip().split("|")[2:] == ["--fault", "seven", "seven"]
+
+
 def test_a_failing_check_fails_the_test_after_all_checks_and_pytest_ran(house: House) -> None:
     code, _, err = house.run("test")
     assert code == 1

@@ -21,21 +21,30 @@ def _kill(*names: str, whole: bool = False, down: tuple[float, float] = (0.5, 1.
 
 
 def _freeze(*names: str, low: float, high: float) -> Fault:
+    """One of them, with its pool; of two or more there is always one that goes on."""
+
     def fault(place: Place, random: Random) -> str | None:
-        name, seconds = random.choice(names), random.uniform(low, high)
-        part = place.crew.parts[name]
-        pids = [part.pid, *part.children()] if part.pid else []
-        frozen = place.crew.freeze(pids, seconds)
+        free = [(name, pid) for name in names if (pid := _free(place, name))]
+        if len(free) < min(len(names), 2):
+            return None
+        (name, pid), seconds = random.choice(free), random.uniform(low, high)
+        frozen = place.crew.freeze([pid, *place.crew.parts[name].children()], seconds)
         return f"{name} frozen for {seconds:.1f} s" if frozen else None
 
     return fault
 
 
-def _child(place: Place, random: Random) -> tuple[str, int] | None:
-    """One of a pool that is not frozen yet."""
-    name = random.choice(WORKERS)
-    free = [pid for pid in place.crew.parts[name].children() if not place.crew.is_frozen(pid)]
-    return (name, random.choice(free)) if free else None
+def _free(place: Place, name: str) -> int | None:
+    """The process of a part that is neither dead nor frozen."""
+    pid = place.crew.parts[name].pid
+    return None if pid is None or place.crew.is_frozen(pid) else pid
+
+
+def _child(place: Place, random: Random, *, leave: int = 0) -> tuple[str, int] | None:
+    """One of a pool that is not frozen yet, if more than `leave` are not."""
+    found = [(name, pid) for name in WORKERS for pid in place.crew.parts[name].children()]
+    free = [(name, pid) for name, pid in found if not place.crew.is_frozen(pid)]
+    return random.choice(free) if len(free) > leave else None
 
 
 def _child_kill(place: Place, random: Random) -> str | None:
@@ -46,7 +55,7 @@ def _child_kill(place: Place, random: Random) -> str | None:
 
 
 def _child_freeze(place: Place, random: Random) -> str | None:
-    found, seconds = _child(place, random), random.uniform(5, 25)
+    found, seconds = _child(place, random, leave=1), random.uniform(5, 25)
     if found and place.crew.freeze([found[1]], seconds):
         return f"child {found[1]} of {found[0]} frozen for {seconds:.1f} s"
     return None
@@ -78,14 +87,14 @@ def _disk_full(place: Place, random: Random) -> str | None:
 
 FAULTS: dict[str, Fault] = {
     "web-kill": _kill(*WEBS),
-    "web-freeze": _freeze(*WEBS, low=5, high=25),
+    "web-freeze": _freeze(*WEBS, low=2, high=8),
     "worker-kill": _kill(*WORKERS),
     "worker-kill-all": _kill(*WORKERS, whole=True),
     "worker-freeze": _freeze(*WORKERS, low=5, high=25),
     "child-kill": _child_kill,
     "child-freeze": _child_freeze,
     "beat-kill": _kill(*BEATS),
-    "beat-freeze": _freeze(*BEATS, low=5, high=25),
+    "beat-freeze": _freeze(*BEATS, low=2, high=8),
     "redis-kill": _kill("redis", down=(0.2, 2)),
     "redis-kill-empty": _redis_kill_empty,
     "redis-flush": _redis_flush,
