@@ -74,11 +74,13 @@ def mariadb_command(server: str, folder: Path, port: int) -> list[str]:
     """For a data folder of its own in `folder`, which is made here."""
     user = ["--user=root"] if os.getuid() == 0 else []
     data = ["--no-defaults", f"--datadir={folder}/data", *user]
-    subprocess.run(
+    made = subprocess.run(
         ["mariadb-install-db", *data, "--auth-root-authentication-method=normal",
          "--innodb-log-file-size=16M"],
-        check=True, capture_output=True,
+        check=False, capture_output=True, text=True,
     )  # fmt: skip
+    if made.returncode:
+        raise RuntimeError(f"mariadb-install-db: {made.stdout[-2000:]}{made.stderr[-2000:]}")
     address = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
     return [server, *data, *address]
 
