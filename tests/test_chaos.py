@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from bench.chaos.findings import Findings
 from quart_app import attempts
 from quart_app.models import JobState
 from tests.book import ADD, Book
-from tests.real import until
+from tests.real import ROOT, until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
 WITH_A_CHILD = [sys.executable, "-c", "import os, time; os.fork(); time.sleep(300)"]
@@ -167,3 +168,34 @@ class TestACrew:
         crew.kill("part", down=300)
         crew.stop()
         until(lambda: state_of(child) in ("", "Z"))
+
+
+# In a process of its own, since the mount would else be there for all that follows.
+FULL = """
+import pathlib, sys
+from bench.chaos.disk import Disk, NotPermitted
+folder = pathlib.Path(sys.argv[1])
+try:
+    disk = Disk(folder)
+except NotPermitted:
+    sys.exit("not permitted")
+(folder / "first").write_bytes(b"x" * 100_000)
+disk.fill()
+try:
+    (folder / "second").write_bytes(b"x" * 1_000_000)
+except OSError as error:
+    print(error.strerror)
+disk.free()
+(folder / "third").write_bytes(b"x" * 1_000_000)
+print((folder / "first").stat().st_size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_disk_is_full_for_a_while_and_seen_by_nobody_else(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    if done.stderr.strip() == "not permitted":
+        pytest.skip("only root mounts a disk")
+    assert done.stdout.splitlines() == ["No space left on device", "100000"]
+    assert list(tmp_path.iterdir()) == []

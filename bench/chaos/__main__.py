@@ -19,52 +19,65 @@ from bench.chaos.runs import Load, run
 from bench.chaos.systems import BEST, OURS, PLAIN
 
 _NAMES = [*faults.FAULTS, faults.MIXED]
+_HELP = """Puts real processes under load, has something go wrong every second or two, and counts
+what was accepted, lost and recorded twice.
+
+Redis, a database, two webs, two workers of two children and two beats run in a folder of their own
+and start again when they end. Each job's effect is one row with nothing to keep it unique. When the
+faults are over, all that was accepted has to come to its end; then the invariants of the ledger are
+checked. Exits 1 when a job was lost or recorded twice, or an invariant is broken.
+
+\b
+Faults (SIGKILL is followed by a restart, SIGSTOP by SIGCONT):
+  web-kill, worker-kill, beat-kill   SIGKILL of one's main process
+  worker-kill-all, child-kill        of a worker with its pool, of one of the pool
+  web-freeze, beat-freeze            SIGSTOP for 2 to 8 s
+  worker-freeze, child-freeze        for 5 to 25 s: longer than a job's lease
+  redis-kill, redis-kill-empty       back in 0.2 to 2 s with its append-only file, without
+  redis-flush, redis-freeze          FLUSHALL; SIGSTOP for 1 to 6 s
+  db-kill, db-freeze                 the same for MariaDB
+  disk-full                          no room for Redis and SQLite for 1 to 5 s; needs root
+  mixed                              each time another one of these
+"""
 
 
-@click.command(
-    "chaos",
-    help="Starts Redis, a database, two webs, two workers and two beats, each a process of its"
-    " own, submits jobs whose effect is one row each, has something go wrong every second or two,"
-    " and counts what was accepted, lost and recorded twice. Exits 1 when anything was, or when an"
-    " invariant of the ledger is broken."
-    "\n\nFaults: " + ", ".join(_NAMES) + ".",
-)
+@click.command("chaos", help=_HELP, context_settings={"show_default": True})
 @click.option(
     "--fault",
     "names",
     multiple=True,
     type=click.Choice(_NAMES),
     metavar="NAME",
-    help="One fault, or several; all of them in turn if not given.",
+    help="May be repeated; all of them in turn if not given.",
 )
-@click.option("--jobs", default=2000, show_default=True, type=click.IntRange(1))
+@click.option("--jobs", default=Load.jobs, type=click.IntRange(1))
 @click.option(
     "--faults",
-    default=25,
-    show_default=True,
+    default=Load.faults,
     type=click.IntRange(0),
-    help="How many, at most: they end when the jobs are through.",
+    help="At most: they end when the jobs are through.",
 )
-@click.option("--rate", default=100.0, show_default=True, help="Jobs a second.")
-@click.option("--task-ms", default=20, show_default=True, help="What a task takes.")
 @click.option(
-    "--database",
-    type=click.Choice(["sqlite", "mariadb"]),
-    help="MariaDB if it is installed, else SQLite.",
+    "--rate", default=Load.rate, type=click.FloatRange(0.1), help="Jobs submitted a second."
 )
-@click.option("--seed", type=int, help="Of the faults; one is made up and shown if not given.")
+@click.option("--task-ms", default=Load.task_ms, type=click.IntRange(0), help="What a task takes.")
 @click.option(
     "--patience",
-    default=90.0,
-    show_default=True,
-    help="Seconds without any job's end, after the faults, until the rest is lost.",
+    default=Load.patience,
+    help="Seconds without any job's end, after the faults, until the rest counts as lost.",
 )
+@click.option(
+    "--database", type=click.Choice(["mariadb", "sqlite"]), help="The first that is here."
+)
+@click.option("--seed", type=int, help="Of the faults; made up and shown if not given.")
 @click.option(
     "--plain-celery",
     is_flag=True,
     help="Each again on plain Celery, by default and with its best settings.",
 )
-@click.option("--keep", is_flag=True, help="Keeps the folder of each run, with its logs.")
+@click.option(
+    "--keep", is_flag=True, help="Keeps the folder and logs of each run, not only of bad ones."
+)
 @click.option("--verbose", is_flag=True, help="A line for each single fault.")
 def main(names: tuple[str, ...], plain_celery: bool, **options: Any) -> None:
     database = _database(options["database"])
@@ -125,4 +138,4 @@ def _stop(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
-    main()
+    main(prog_name="python3 run.py chaos")
