@@ -52,11 +52,13 @@ def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     rows = [(newjobs.row(new, at), new) for new in wanted]
     _insert(session, [job for job, new in rows if not new.has_key], at)
     accepted = [_keyed(session, job, new, at) if new.has_key else job for job, new in rows]
-    # What a schedule makes is never refused: nobody is there to try it again.
+    # What a schedule makes at its time is never refused: nobody is there to try it again.
     fresh = (
         job
         for job in accepted
-        if job.accepted_at == at and job.state is JobState.QUEUED and not job.schedule_id
+        if job.accepted_at == at
+        and job.state is JobState.QUEUED
+        and not (job.schedule_id and job.eta)
     )
     for queue, count in Counter(job.queue for job in fresh).items():
         depths.refuse_if_full(session, queue, count)

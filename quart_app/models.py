@@ -207,7 +207,7 @@ class Schedule(Base):
     args: Mapped[Any] = mapped_column(Json, default=list)
     kwargs: Mapped[Any] = mapped_column(Json, default=dict)
     queue: Mapped[str | None]
-    #: Five cron fields, or an interval in seconds: one of the two.
+    #: Cron fields or a form such as @daily, or an interval in seconds: one of the two.
     cron: Mapped[str | None]
     interval: Mapped[float | None]
     timezone: Mapped[str] = mapped_column(String(64))

@@ -19,6 +19,8 @@ from quart_app.models import Job, JobState
 # A queue's name is a key of Redis: kombu's own keys and ours are none.
 _QUEUE_NAME = re.compile(r"(?!unacked|_kombu|celeryev|quartermaster:)[\w.:-]{1,100}(?<!pidbox)")
 _MOST_LEVELS = 100
+#: Those that a time to come may be in.
+YEARS = range(1970, 3000)
 
 
 class Task(Protocol):
@@ -99,6 +101,13 @@ def task_named(name: str) -> Task:
     return found
 
 
+def check_time(field: str, at: datetime) -> None:
+    if at.tzinfo is None:
+        raise Invalid(field, "expected a time with an offset, such as 2030-01-01T09:00:00+08:00")
+    if at.year not in YEARS:
+        raise Invalid(field, f"expected a time of the years {YEARS.start} to {YEARS.stop - 1}")
+
+
 def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -106,11 +115,8 @@ def digest(*parts: str) -> str:
 def _available_at(new: NewJob, at: datetime) -> datetime:
     if new.delay is not None and new.eta is not None:
         raise Invalid("delay", "give delay or eta, not both")
-    if new.eta is not None and new.eta.tzinfo is None:
-        raise Invalid("eta", "expected a time with an offset, such as 2030-01-01T09:00:00+08:00")
-    if new.eta is not None and not 1970 <= new.eta.year < 3000:
-        raise Invalid("eta", "expected a time of the years 1970 to 2999")
     if new.eta is not None:
+        check_time("eta", new.eta)
         return max(new.eta, at)
     return at + timedelta(seconds=_within("delay", new.delay or 0, 0, 10 * 366 * 86400))
 

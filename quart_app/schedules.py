@@ -1,61 +1,129 @@
-"""Rules that make jobs: when each is due next, and submitting what has become due."""
+"""Rules that make jobs: made, changed, paused, run and deleted, by people and by settings."""
 
-import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import datetime
+from itertools import islice
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import uuid_utils
-from celery.schedules import BaseSchedule, crontab
-from cronsim import CronSim, CronSimError
-from cronsim.cronsim import Field
-from sqlalchemy import delete, select, update
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy import delete as delete_from
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from quart_app import db, jobs
-from quart_app.errors import Problem
-from quart_app.models import Schedule
+from quart_app import beatschedule, db, duetimes, jobs, newschedules
+from quart_app.errors import Conflict, NotFound
+from quart_app.models import Job, Schedule
+from quart_app.newschedules import NewSchedule
 
-#: How many missed due times the policy "all" makes up for at most.
-MOST_MISSED = 100
-#: Seconds by which a due time may be late and still not count as missed.
-GRACE = 60.0
-_MOST_A_TICK = 100
-_LONGEST = 100 * 366 * 86400.0
-_LONGEST_CRON = 255
+_RULE = ("cron", "interval", "timezone", "starts_at", "ends_at")
+_OTHER_RULE = {"cron": "interval", "interval": "cron"}
 
 logger = logging.getLogger(__name__)
 
 
-def tick(session: Session) -> float:
-    """Submits what is due; seconds until the next due time, 60 at most.
+def create(session: Session, /, name: str, task: str, **options: Any) -> Schedule:
+    """`options` are the other fields of NewSchedule. Raises NotFound, Invalid or Conflict."""
+    at = session.scalars(select(db.now())).one()
+    columns = newschedules.columns(NewSchedule(name=name, task=task, **options), at)
+    with _unique(name):
+        return _add(session, columns | {"source": "api"}, at)
 
-    Looks by a session of its own that only reads: `session` is used, and locks SQLite for others,
-    only when there is something to submit.
+
+def get(session: Session, schedule_id: str, *, to_change: bool = False) -> Schedule:
+    """Raises NotFound; `to_change` holds the row until the commit, against beats and others."""
+    # MySQL cannot even compare the column with other letters.
+    known = schedule_id.isascii()
+    found = session.get(Schedule, schedule_id, with_for_update=to_change) if known else None
+    if found is None:
+        raise NotFound(f"There is no schedule {schedule_id}.")
+    return found
+
+
+def named(session: Session, name: str) -> Schedule:
+    found = session.scalar(select(Schedule).where(Schedule.name == name))
+    if found is None:
+        raise NotFound(f"There is no schedule named {name!r}.")
+    return found
+
+
+def everyone(session: Session) -> list[Schedule]:
+    return list(session.scalars(select(Schedule).order_by(Schedule.name)))
+
+
+def upcoming(session: Session, schedule_id: str, count: int) -> list[tuple[datetime, bool]]:
+    """The next times its rule gives, paused or not, and whether a clock change moved each."""
+    schedule = get(session, schedule_id)
+    at = session.scalars(select(db.now())).one()
+    times = islice(duetimes.after(schedule, at), count)
+    return [(time, duetimes.is_moved(schedule, time)) for time in times]
+
+
+def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
+    """Its newest jobs, by the clock and by hand, newest first."""
+    mine = select(Job).where(Job.schedule_id == schedule_id)
+    # Two questions that the index on (schedule_id, eta) answers at once, however many there are.
+    by_clock = mine.where(Job.eta.is_not(None)).order_by(Job.eta.desc()).limit(count)
+    by_hand = mine.where(Job.eta.is_(None)).order_by(Job.id.desc()).limit(count)
+    found = [*session.scalars(by_clock), *session.scalars(by_hand)]
+    return sorted(found, key=lambda job: job.id, reverse=True)[:count]
+
+
+def change(session: Session, schedule_id: str, **changes: Any) -> Schedule:
+    """`changes` are fields of NewSchedule; a cron given takes the place of an interval, and back.
+
+    Raises NotFound, Invalid or Conflict, which is for those from settings too.
     """
-    with db.session(reading=True) as looking:
-        at = looking.scalars(select(db.now())).one()
-        waiting = select(Schedule).where(Schedule.paused.is_(False), Schedule.next_at.is_not(None))
-        soonest = looking.scalars(waiting.order_by(Schedule.next_at).limit(_MOST_A_TICK)).all()
-    due = [schedule for schedule in soonest if schedule.next_at and schedule.next_at <= at]
-    for schedule in due:
-        _fire(session, schedule, at)
-    if due or not soonest:
-        return 0.0 if due else 60.0
-    return min(60.0, ((soonest[0].next_at or at) - at).total_seconds())
+    schedule = get(session, schedule_id, to_change=True)
+    _refuse_settings(schedule)
+    at = session.scalars(select(db.now())).one()
+    known = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
+    for given, other in _OTHER_RULE.items():
+        if changes.get(given) is not None:
+            known[other] = None
+    new = NewSchedule(**known | changes)
+    with _unique(new.name), session.begin_nested():
+        _set(schedule, newschedules.columns(new, at), at)
+    return schedule
 
 
-def times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
-    """Its due times after `after`, in UTC, until it ends."""
-    if schedule.starts_at:
-        after = max(after, schedule.starts_at - timedelta(microseconds=1))
-    every = _cron_times(schedule, after) if schedule.cron else _interval_times(schedule, after)
-    ends_at = schedule.ends_at
-    return takewhile(lambda time: ends_at is None or time <= ends_at, every)
+def pause(session: Session, schedule_id: str) -> Schedule:
+    """From now on it is never due; as often as you like."""
+    schedule = get(session, schedule_id, to_change=True)
+    schedule.paused, schedule.next_at = True, None
+    return schedule
+
+
+def resume(session: Session, schedule_id: str) -> Schedule:
+    """Due again from now on: what passed meanwhile is not made up for."""
+    schedule = get(session, schedule_id, to_change=True)
+    if schedule.paused:
+        at = session.scalars(select(db.now())).one()
+        schedule.paused, schedule.next_at = False, duetimes.next_after(schedule, at)
+    return schedule
+
+
+def run_now(session: Session, schedule_id: str) -> Job:
+    """A job of it at once, also while it is paused; its due times stay as they are."""
+    return submit(session, get(session, schedule_id))
+
+
+def submit(session: Session, schedule: Schedule, due_at: datetime | None = None) -> Job:
+    """The job of one due time; without one, a job by hand, of which there may be any number."""
+    return jobs.submit(
+        session, schedule.task, args=schedule.args, kwargs=schedule.kwargs,
+        queue=schedule.queue, eta=due_at, schedule_id=schedule.id,
+    )  # fmt: skip
+
+
+def delete(session: Session, schedule_id: str) -> None:
+    """Its jobs stay. Raises NotFound, and Conflict for one from settings."""
+    schedule = get(session, schedule_id, to_change=True)
+    _refuse_settings(schedule)
+    session.delete(schedule)
 
 
 def adopt_settings(session: Session, entries: Mapping[str, Any], timezone: str) -> None:
@@ -66,146 +134,53 @@ def adopt_settings(session: Session, entries: Mapping[str, Any], timezone: str) 
     known = session.scalars(select(Schedule).where(Schedule.source == "settings")).all()
     by_name = {schedule.name: schedule for schedule in known}
     at = session.scalars(select(db.now())).one()
-    wanted = {name: rule for name, entry in entries.items() if (rule := _entry(name, entry))}
+    wanted = beatschedule.read(entries)
     for name in by_name.keys() - wanted.keys():
-        session.execute(delete(Schedule).where(Schedule.id == by_name[name].id))
-    for name, fields in wanted.items():
+        session.execute(delete_from(Schedule).where(Schedule.id == by_name[name].id))
+    for name, rule in wanted.items():
+        columns = rule | {"name": name, "timezone": timezone}
         if name in by_name:
-            _change(by_name[name], fields | {"timezone": timezone}, at)
+            _set(by_name[name], columns, at)
         else:
-            _add(session, name, fields | {"timezone": timezone}, at)
+            _adopt(session, columns, at)
     session.flush()
 
 
-def _fire(session: Session, schedule: Schedule, at: datetime) -> None:
-    """Submits the due times that its policy wants; of any number of beats one gets to do it."""
-    next_at = next(times(schedule, at), None)
-    mine = (Schedule.id == schedule.id, Schedule.next_at == schedule.next_at)
-    claimed = update(Schedule).where(*mine, Schedule.paused.is_(False)).values(next_at=next_at)
-    claimed = claimed.execution_options(synchronize_session=False)
-    if session.execute(claimed).rowcount == 0:  # type: ignore[attr-defined]
-        return
-    for due_at in _wanted(schedule, at):
-        _submit(session, schedule, due_at)
-
-
-def _wanted(schedule: Schedule, at: datetime) -> list[datetime]:
-    passed = _passed(schedule, at, MOST_MISSED if schedule.missed == "all" else 1)
-    late = (at - passed[-1]).total_seconds() > GRACE
-    return [] if schedule.missed == "skip" and late else passed
-
-
-def _passed(schedule: Schedule, at: datetime, most: int) -> list[datetime]:
-    """Its newest due times up to `at`, without going through all since a beat last ran."""
-    first = schedule.next_at or at
-    window = timedelta(minutes=2)
-    while True:
-        since = max(first, at - window)
-        found = list(takewhile(lambda time: time <= at, times(schedule, since)))
-        if since == first or len(found) >= most:
-            return [*([first] if since == first else []), *found][-most:]
-        window *= 60
-
-
-def _submit(session: Session, schedule: Schedule, due_at: datetime) -> None:
+def _adopt(session: Session, columns: Mapping[str, Any], at: datetime) -> None:
     try:
-        with session.begin_nested():
-            jobs.submit(
-                session, schedule.task, args=schedule.args, kwargs=schedule.kwargs,
-                queue=schedule.queue, eta=due_at, schedule_id=schedule.id,
-            )  # fmt: skip
+        _add(session, {**columns, "source": "settings", "missed": "once"}, at)
     except IntegrityError:
-        pass  # there is a job for this due time
-    except (Problem, DataError) as problem:
-        logger.error("Schedule %s made no job: %s", schedule.name, problem)
-
-
-def _cron_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
-    every = CronSim(schedule.cron or "", after.astimezone(ZoneInfo(schedule.timezone)))
-    # Celery's crontab wants the day of the month and the day of the week, cron either of them.
-    every.day_and = every.day_and or schedule.source == "settings"
-    for time in every:
-        yield time.astimezone(UTC)
-
-
-def _interval_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
-    step = timedelta(seconds=schedule.interval or 0)
-    first = schedule.starts_at or schedule.created_at
-    passed = max(0, (after - first) // step + 1)
-    time = first + passed * step
-    while True:
-        yield time
-        time += step
-
-
-def _entry(name: str, entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The columns that an entry of CELERY_BEAT_SCHEDULE stands for; None when it cannot be used."""
-    try:
-        cron, interval = _rule(entry["schedule"])
-        args, kwargs = list(entry.get("args") or ()), dict(entry.get("kwargs") or {})
-        json.dumps([args, kwargs], allow_nan=False)
-        queue = (entry.get("options") or {}).get("queue")
-        return {
-            "cron": cron, "interval": interval, "task": str(entry["task"]),
-            "args": args, "kwargs": kwargs, "queue": queue and str(queue),
-        }  # fmt: skip
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        logger.error("CELERY_BEAT_SCHEDULE: %r is left out: %s", name, error)
-        return None
-
-
-def _rule(when: Any) -> tuple[str | None, float | None]:
-    """The cron fields or the seconds of what Celery takes for a schedule."""
-    if isinstance(when, crontab):
-        return _cron(when), None
-    if isinstance(when, BaseSchedule) and not hasattr(when, "run_every"):
-        raise TypeError(f"a {type(when).__name__} schedule is neither a crontab nor an interval")
-    when = getattr(when, "run_every", when)
-    seconds = when.total_seconds() if isinstance(when, timedelta) else float(when)
-    if not 0 < seconds < _LONGEST:
-        raise ValueError(f"an interval of {seconds} seconds")
-    return None, seconds
-
-
-def _cron(when: crontab) -> str:
-    fields = {
-        "minute": Field.MINUTE, "hour": Field.HOUR, "day_of_month": Field.DAY,
-        "month_of_year": Field.MONTH, "day_of_week": Field.DOW,
-    }  # fmt: skip
-    text = " ".join(
-        _spelling(field, getattr(when, f"_orig_{name}"), getattr(when, name))
-        for name, field in fields.items()
-    )
-    if len(text) > _LONGEST_CRON:
-        raise ValueError(f"a crontab of {len(text)} characters")
-    return text
-
-
-def _spelling(field: Field, spec: Any, values: Collection[int]) -> str:
-    """As it was written if cron reads it alike, else the values it stands for."""
-    try:
-        read = field.parse(str(spec).upper())
-    except CronSimError:
-        read = set()
-    alike = {0 if value == 7 else value for value in read} if field is Field.DOW else read
-    return str(spec) if alike == set(values) else ",".join(map(str, sorted(values)))
-
-
-def _add(session: Session, name: str, fields: Mapping[str, Any], at: datetime) -> None:
-    known = {"id": str(uuid_utils.uuid7()), "name": name, "source": "settings", "missed": "once"}
-    schedule = Schedule(**known, **fields, created_at=at)
-    schedule.next_at = next(times(schedule, at), None)
-    try:
-        with session.begin_nested():
-            session.add(schedule)
-    except IntegrityError:
+        name = columns["name"]
         logger.warning("CELERY_BEAT_SCHEDULE: there is a schedule named %r already.", name)
 
 
-def _change(schedule: Schedule, fields: Mapping[str, Any], at: datetime) -> None:
-    rule = ("cron", "interval", "timezone")
-    changed = any(getattr(schedule, name) != fields[name] for name in rule)
-    for name, value in fields.items():
+def _add(session: Session, columns: Mapping[str, Any], at: datetime) -> Schedule:
+    schedule = Schedule(id=str(uuid_utils.uuid7()), paused=False, created_at=at, **columns)
+    schedule.next_at = duetimes.next_after(schedule, at)
+    with session.begin_nested():
+        session.add(schedule)
+    return schedule
+
+
+def _set(schedule: Schedule, columns: Mapping[str, Any], at: datetime) -> None:
+    before = [getattr(schedule, name) for name in _RULE]
+    for name, value in columns.items():
         setattr(schedule, name, value)
-    if changed or schedule.next_at is None:
-        schedule.next_at = next(times(schedule, at), None)
+    is_new = before != [getattr(schedule, name) for name in _RULE]
+    if (is_new or schedule.next_at is None) and not schedule.paused:
+        schedule.next_at = duetimes.next_after(schedule, at)
+
+
+def _refuse_settings(schedule: Schedule) -> None:
+    if schedule.source == "settings":
+        raise Conflict(
+            f"The schedule {schedule.name!r} comes from CELERY_BEAT_SCHEDULE: change it there."
+        )
+
+
+@contextmanager
+def _unique(name: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise Conflict(f"There is a schedule named {name!r} already.") from None

@@ -10,7 +10,7 @@ from celery import beat
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from quart_app import db, nodes, publisher, relay, schedules
+from quart_app import clockwork, db, nodes, publisher, relay, schedules
 from quart_app.celeryext import in_app_context
 from quart_app.nodes import Pulse
 
@@ -67,6 +67,6 @@ class Scheduler(beat.Scheduler):
             self._adopt()
             self.adopted = True
         with db.session() as session:
-            wait = schedules.tick(session)
+            wait = clockwork.tick(session)
         touched = relay.tick(db.get(), publisher.get())
         return 0.05 if touched else min(wait, EVERY)

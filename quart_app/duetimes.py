@@ -1,0 +1,79 @@
+"""When a schedule is due: cron fields and intervals as points in time, across clock changes."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from quart_app.models import Schedule
+from quart_app.newjobs import YEARS
+
+#: The seconds that an interval may have: beat keeps up with no shorter one.
+SHORTEST, LONGEST = 0.1, 100 * 366 * 86400.0
+LONGEST_CRON = 255
+_FORMS = {
+    "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}  # fmt: skip
+
+
+def after(schedule: Schedule, at: datetime) -> Iterator[datetime]:
+    """Its due times after `at`, in UTC, until it ends."""
+    if schedule.starts_at:
+        at = max(at, schedule.starts_at - timedelta(microseconds=1))
+    every = _cron_times(schedule, at) if schedule.cron else _interval_times(schedule, at)
+    ends_at = schedule.ends_at
+    return takewhile(
+        lambda time: time.year in YEARS and (ends_at is None or time <= ends_at), every
+    )
+
+
+def next_after(schedule: Schedule, at: datetime) -> datetime | None:
+    return next(after(schedule, at), None)
+
+
+def is_moved(schedule: Schedule, time: datetime) -> bool:
+    """Whether its rule names a time that the clocks of its zone skipped, and this came instead."""
+    if not schedule.cron:
+        return False
+    local = time.astimezone(ZoneInfo(schedule.timezone))
+    named = _cron(schedule.cron, local)
+    return local.hour not in named.hours or local.minute not in named.minutes
+
+
+def is_cron(text: str) -> bool:
+    """Whether this is a rule of five fields, or a form such as @daily, that is ever due."""
+    fields = text.lower() in _FORMS or len(text.split()) == 5
+    if not fields or len(text) > LONGEST_CRON:
+        return False
+    try:
+        return next(_cron(text, datetime.now(UTC)), None) is not None
+    except CronSimError:
+        return False
+
+
+def _cron(text: str, at: datetime) -> CronSim:
+    return CronSim(_FORMS.get(text.lower(), text), at)
+
+
+def _cron_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    every = _cron(schedule.cron or "", after.astimezone(ZoneInfo(schedule.timezone)))
+    # Celery's crontab wants the day of the month and the day of the week, cron either of them.
+    every.day_and = every.day_and or schedule.source == "settings"
+    for local in every:
+        # From within the second pass of a doubled hour, cronsim goes through the first again.
+        if (time := local.astimezone(UTC)) > after:
+            yield time
+
+
+def _interval_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    step = timedelta(seconds=schedule.interval or 0)
+    first = schedule.starts_at or schedule.created_at
+    passed = max(0, (after - first) // step + 1)
+    time = first + passed * step
+    while True:
+        yield time
+        time += step
