@@ -7,6 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from itertools import islice
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import uuid_utils
 from sqlalchemy import delete as delete_from
@@ -55,11 +56,12 @@ def everyone(session: Session) -> list[Schedule]:
 
 
 def upcoming(session: Session, schedule_id: str, count: int) -> list[tuple[datetime, bool]]:
-    """The next times its rule gives, paused or not, and whether a clock change moved each."""
+    """The next times of its rule in its zone, paused or not; whether a clock change moved each."""
     schedule = get(session, schedule_id)
     at = session.scalars(select(db.now())).one()
+    zone = ZoneInfo(schedule.timezone)
     times = islice(duetimes.after(schedule, at), count)
-    return [(time, duetimes.is_moved(schedule, time)) for time in times]
+    return [(time.astimezone(zone), duetimes.is_moved(schedule, time)) for time in times]
 
 
 def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
@@ -72,7 +74,7 @@ def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
     return sorted(found, key=lambda job: job.id, reverse=True)[:count]
 
 
-def change(session: Session, schedule_id: str, **changes: Any) -> Schedule:
+def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
     """`changes` are fields of NewSchedule; a cron given takes the place of an interval, and back.
 
     Raises NotFound, Invalid or Conflict, which is for those from settings too.

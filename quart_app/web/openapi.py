@@ -21,6 +21,7 @@ _REFUSED = {
     "description": "What went wrong.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
+_USUAL = {"post": "202", "delete": "204"}
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -48,8 +49,15 @@ class Provider(OpenAPIProvider):
         paths, components = super().build_paths(rule)
         for operations in paths.values():
             for method, operation in operations.items():
-                operation["responses"] = _responses("202" if method == "post" else "200")
+                described = {str(code): body for code, body in operation["responses"].items()}
+                usual = _responses(_USUAL.get(method, "200"))
+                operation["operationId"] = f"{method}_{_name(rule)}"
+                operation["responses"] = described | {"default": _REFUSED} if described else usual
         return paths, components
+
+
+def _name(rule: Rule) -> str:
+    return rule.endpoint.removeprefix("api.").replace(".", "_")
 
 
 def _operation(task: Any, parameters: dict[str, Any]) -> dict[str, Any]:
