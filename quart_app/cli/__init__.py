@@ -1,0 +1,66 @@
+"""The commands: up, serve, migrate, doctor, and in modules of their own tokens and schedules."""
+
+import asyncio
+import sys
+
+import click
+from quart import Quart
+
+from quart_app import binding, health, migrations, up, valkey
+from quart_app.cli import schedules, tokens
+from quart_app.cli.terminal import clear
+from quart_app.serve import serve
+
+_NOT_HERE = "up needs Linux or macOS: use WSL, or start the web, a worker and beat by hand."
+
+
+def init_app(app: Quart) -> None:
+    own = (_up(app), _serve(app), _migrate(app), _doctor(app))
+    for command in (*own, tokens.group(app), schedules.group(app)):
+        app.cli.add_command(command)
+
+
+def _up(app: Quart) -> click.Command:
+    @click.command("up", help="Start everything on this machine; Ctrl-C stops all of it.")
+    @click.option("--bind", default="127.0.0.1:8000", show_default=True, help="Address of the web.")
+    @click.option("--workers", default=1, type=click.IntRange(1), help="Number of web processes.")
+    @click.option("--concurrency", type=click.IntRange(1), help="Size of the Celery pool.")
+    def command(bind: str, workers: int, concurrency: int | None) -> None:
+        if sys.platform == "win32":
+            raise click.ClickException(_NOT_HERE)
+        try:
+            raise SystemExit(up.run(app, bind, workers, concurrency))
+        except (valkey.Locked, valkey.ServerMissing, binding.BadAddress) as error:
+            raise click.ClickException(str(error)) from None
+
+    return clear(command)
+
+
+def _serve(app: Quart) -> click.Command:
+    @click.command("serve", help="Serve the web alone, as `up` does.")
+    @click.option("--bind", default="127.0.0.1:8000", show_default=True)
+    @click.option("--fd", type=int, help="A listening socket that was handed down, instead.")
+    def command(bind: str, fd: int | None) -> None:
+        asyncio.run(serve(app, bind if fd is None else f"fd://{fd}"))
+
+    return command
+
+
+def _migrate(app: Quart) -> click.Command:
+    @click.command("migrate", help="Bring the database to the current schema.")
+    def command() -> None:
+        click.echo(f"The database is at {migrations.upgrade(app.extensions['db'])}.")
+
+    return clear(command)
+
+
+def _doctor(app: Quart) -> click.Command:
+    @click.command("doctor", help="Check each part; exit 1 if something is wrong.")
+    def command() -> None:
+        parts = health.check(app.extensions["db"], app.extensions["publisher"])
+        for part in [health.Part("settings"), *parts]:
+            state = f"{part.fault}: {part.remedy}" if part.fault else "ok"
+            click.echo(f"{part.name:<9} {state}")
+        raise SystemExit(any(part.fault for part in parts))
+
+    return command
