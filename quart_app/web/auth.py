@@ -127,7 +127,7 @@ def _needed_role() -> Role:
 
 
 async def _ask_who() -> Response:
-    if request.blueprint == "pages":
+    if problems.is_page():
         wanted = request.full_path.rstrip("?") if request.method in SAFE else None
         page = await render_template("sign_in.html", next=wanted)
         return Response(page, 401)
@@ -155,7 +155,7 @@ def _user(token: Token | None, by_session: bool) -> User | None:
 
 async def _require_own_form() -> None:
     """Raises Forbidden unless the browser and a signed token both say the form is ours."""
-    if request.blueprint != "pages":
+    if not problems.is_page():
         raise Forbidden("A browser's session may only read the API: send a token.")
     if request.mimetype != "application/x-www-form-urlencoded":
         raise UnsupportedMediaType("Send this form as application/x-www-form-urlencoded.")

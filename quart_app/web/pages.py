@@ -21,11 +21,12 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs, sms, tokens
 from quart_app.errors import Conflict, Invalid
-from quart_app.models import JobState, Role
-from quart_app.web import api, auth, schemas
+from quart_app.models import JobState, Role, Schedule
+from quart_app.web import api, auth, schedule_pages, schemas
 from quart_app.web.schemas import job_json
 
 blueprint = Blueprint("pages", __name__)
+blueprint.register_blueprint(schedule_pages.blueprint)
 
 _LOG_LINES = 2_000
 # Browsers read a backslash as a slash and skip control characters.
@@ -59,10 +60,11 @@ async def index(query_args: schemas.Search) -> Any:
 
 @blueprint.get("/jobs/<job_id>")
 async def show(job_id: str) -> Any:
-    job, happened = await db.read(_job_and_events, job_id)
+    job, happened, schedule = await db.read(_whole, job_id)
     return await render_template(
         "jobs/show.html",
         job=job_json(job) | {"context": job.context},
+        schedule=schedule,
         events=happened[-_LOG_LINES:],
         can_cancel=job.state not in events.TERMINAL,
         can_retry=job.state in jobs.RETRYABLE,
@@ -144,8 +146,11 @@ async def _change(verb: Any, job_id: str) -> Any:
     return redirect(url_for("pages.show", job_id=job_id))
 
 
-def _job_and_events(session: Session, job_id: str) -> Any:
-    return jobs.get(session, job_id), events.since(session, job_id)
+def _whole(session: Session, job_id: str) -> Any:
+    """The job, what happened to it, and its schedule unless it has none or none any more."""
+    job = jobs.get(session, job_id)
+    schedule = session.get(Schedule, job.schedule_id) if job.schedule_id else None
+    return job, events.since(session, job_id), schedule
 
 
 async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:

@@ -50,12 +50,20 @@ async def answer(status: int, title: str, detail: str, **more: Any) -> Response:
     return Response(text, status, headers, content_type="application/problem+json")
 
 
+def is_page() -> bool:
+    """Whether the request is for a page of the console, or for a form on one."""
+    return "pages" in request.blueprints
+
+
 def _for_people() -> bool:
     if not has_request_context():
         return False  # a socket that was refused before it was one
     accepted = request.accept_mimetypes
-    is_page = request.blueprint == "pages" or request.endpoint is None
-    return is_page and accepted.accept_html and accepted["text/html"] > accepted["application/json"]
+    return (
+        (is_page() or request.endpoint is None)
+        and accepted.accept_html
+        and accepted["text/html"] > accepted["application/json"]
+    )
 
 
 async def _domain(error: Problem) -> Response:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
-from quart_app import jobs, sms, tokens
+from quart_app import jobs, schedules, sms, tokens
 from tests import real
 from tests.conftest import Place, missing
 from tests.web.conftest import serving
@@ -121,7 +121,12 @@ async def test_a_phone_shows_every_page_without_scrolling_sideways(
     page = await signed_in(browser, served, hand, **phone)
     job_id = await hand.start()
     await hand.say(job_id, "x" * 500, progress=3)
-    for path in ("/jobs", f"/jobs/{job_id}", "/sms", "/sign-in", "/nowhere"):
+    named = {"interval": 5, "timezone": "America/Argentina/ComodRivadavia", "args": [1]}
+    schedule_id = (await hand.do(schedules.create, "x" * 255, COUNT, **named)).id
+    for path in (
+        "/jobs", f"/jobs/{job_id}", "/schedules", f"/schedules/{schedule_id}", "/sms", "/sign-in",
+        "/nowhere",
+    ):  # fmt: skip
         await page.goto(path)
         wide = await page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
         dark = await page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")

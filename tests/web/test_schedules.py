@@ -23,7 +23,11 @@ def admin(app: Quart) -> Caller:
 
 @pytest.fixture
 async def given(app: Quart) -> str:
-    """The path of a schedule that comes from settings."""
+    return await adopt_one(app)
+
+
+async def adopt_one(app: Quart) -> str:
+    """The path of a new schedule that comes from settings."""
     async with app.app_context():
         with app.extensions["db"].session() as session:
             entry = {"task": ADD, "args": [1], "schedule": 60}

@@ -1,0 +1,125 @@
+"""The pages of schedules: all of them, one with its times to come, and the form for a new one."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from quart import Blueprint, current_app, g, redirect, render_template, request, url_for
+from sqlalchemy.orm import Session
+
+from quart_app import db, newschedules, schedules
+from quart_app.errors import Conflict, Invalid, NotFound
+from quart_app.models import Role
+from quart_app.web import auth, schedule_schemas, schemas
+from quart_app.web.schemas import job_json
+
+blueprint = Blueprint("schedules", __name__, url_prefix="/schedules")
+
+_AHEAD, _JOBS = 10, 10
+_FIELDS = ("name", "task", "kwargs", "cron", "interval", "timezone", "missed")
+
+
+@blueprint.app_template_filter()
+def in_zone(at: datetime, zone: str) -> datetime:
+    return at.astimezone(ZoneInfo(zone))
+
+
+@blueprint.get("")
+async def index() -> Any:
+    found = await db.read(schedules.everyone)
+    return await render_template("schedules/index.html", schedules=found, **_allowed())
+
+
+@blueprint.get("/<schedule_id>")
+async def show(schedule_id: str) -> Any:
+    schedule, times, jobs = await db.read(_whole, schedule_id)
+    shown = [job_json(job) for job in jobs]
+    return await render_template(
+        "schedules/show.html", schedule=schedule, times=times, jobs=shown, **_allowed()
+    )
+
+
+@blueprint.get("/new")
+@auth.needs(Role.ADMIN)
+async def new() -> Any:
+    return await _form({}, {})
+
+
+@blueprint.post("")
+@auth.needs(Role.ADMIN)
+async def create() -> Any:
+    form = await request.form
+    values = {name: form.get(name, "").strip() for name in _FIELDS}
+    try:
+        wanted = schemas.read(schedule_schemas.NewSchedule, _read(values))
+        made = await db.run(schedules.create, **wanted.model_dump(exclude_unset=True))
+    except Invalid as problem:
+        field = problem.field.partition(".")[0]
+        return await _form(values, {field: str(problem).partition(": ")[2]}), 422
+    except (Conflict, NotFound) as problem:
+        field = "name" if isinstance(problem, Conflict) else "task"
+        return await _form(values, {field: str(problem)}), problem.status
+    return redirect(url_for("pages.schedules.show", schedule_id=made.id))
+
+
+@blueprint.post("/<schedule_id>/pause")
+@auth.needs(Role.ADMIN)
+async def pause(schedule_id: str) -> Any:
+    await db.run(schedules.pause, schedule_id)
+    return redirect(url_for("pages.schedules.show", schedule_id=schedule_id))
+
+
+@blueprint.post("/<schedule_id>/resume")
+@auth.needs(Role.ADMIN)
+async def resume(schedule_id: str) -> Any:
+    await db.run(schedules.resume, schedule_id)
+    return redirect(url_for("pages.schedules.show", schedule_id=schedule_id))
+
+
+@blueprint.post("/<schedule_id>/delete")
+@auth.needs(Role.ADMIN)
+async def delete(schedule_id: str) -> Any:
+    await db.run(schedules.delete, schedule_id)
+    return redirect(url_for("pages.schedules.index"))
+
+
+@blueprint.post("/<schedule_id>/run")
+async def run(schedule_id: str) -> Any:
+    job = await db.run(schedules.run_now, schedule_id)
+    return redirect(url_for("pages.show", job_id=job.id))
+
+
+def _whole(session: Session, schedule_id: str) -> Any:
+    return (
+        schedules.get(session, schedule_id),
+        schedules.upcoming(session, schedule_id, _AHEAD),
+        schedules.last_jobs(session, schedule_id, _JOBS),
+    )
+
+
+def _allowed() -> dict[str, bool]:
+    return {"may_run": g.user.may(Role.OPERATOR), "may_change": g.user.may(Role.ADMIN)}
+
+
+def _read(values: Mapping[str, str]) -> dict[str, Any]:
+    """What was filled in, in its types; raises Invalid."""
+    given: dict[str, Any] = {name: value for name, value in values.items() if value}
+    for name, read in (("kwargs", json.loads), ("interval", float)):
+        try:
+            given |= {name: read(given[name])} if name in given else {}
+        except (ValueError, RecursionError):
+            expected = "a JSON object" if name == "kwargs" else "a number of seconds"
+            raise Invalid(name, f"expected {expected}") from None
+    return given
+
+
+async def _form(values: Mapping[str, str], errors: Mapping[str, str]) -> str:
+    registered = current_app.extensions["celery"].tasks.items()
+    tasks = sorted(name for name, task in registered if hasattr(task, "check"))
+    zone = current_app.config["CELERY_TIMEZONE"]
+    return await render_template(
+        "schedules/form.html", values=values, errors=errors, tasks=tasks, timezone=zone,
+        policies=newschedules.MISSED,
+    )  # fmt: skip

@@ -1,0 +1,148 @@
+"""The pages of schedules, as a browser without JavaScript has them."""
+
+import re
+from typing import Any
+
+import pytest
+from quart import Quart
+
+from quart_app.models import Role
+from tests.book import ADD
+from tests.conftest import Caller, make_token
+from tests.web.test_auth import caller, csrf, sign_in
+from tests.web.test_pages import text
+from tests.web.test_schedules import ALL, adopt_one, ask, make
+
+BERLIN = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+
+
+@pytest.fixture
+def secret(app: Quart) -> str:
+    """The token of an admin."""
+    return make_token(app, Role.ADMIN)
+
+
+@pytest.fixture
+def admin(app: Quart, secret: str) -> Caller:
+    return Caller(app.test_client(), {"Authorization": f"Bearer {secret}"})
+
+
+@pytest.fixture
+async def browser(app: Quart, secret: str) -> Any:
+    """Signed in as an admin."""
+    client = app.test_client()
+    await sign_in(client, secret)
+    return client
+
+
+async def press(browser: Any, path: str, word: str, status: int = 302) -> Any:
+    form = {"csrf_token": await csrf(browser, path)}
+    answer = await browser.post(f"{path}/{word}", form=form)
+    assert answer.status_code == status
+    return answer
+
+
+async def fill(browser: Any, **fields: str) -> Any:
+    form = {"name": "mine", "task": ADD, "kwargs": '{"left": 1}', "interval": "60"} | fields
+    form["csrf_token"] = await csrf(browser, "/schedules/new")
+    return await browser.post("/schedules", form=form)
+
+
+async def test_the_first_page_says_how_to_make_one(browser: Any) -> None:
+    assert "Nothing is scheduled" in await text(await browser.get("/schedules"))
+    assert 'href="/schedules"' in await text(await browser.get("/jobs"))
+
+
+async def test_schedules_are_listed_with_their_next_time_in_their_zone(
+    browser: Any, admin: Any
+) -> None:
+    paused = await make(admin, name="resting")
+    await ask(admin, "post", f"{ALL}/{paused['id']}/pause")
+    await make(admin, name="early", **BERLIN)
+    page = await text(await browser.get("/schedules"))
+    assert re.search(r"\d 02:30:00 <small>\+0[12]:00</small></time> <small>Europe/Berlin", page)
+    for seen in ("30 2 * * *", "every 3600 s", "active", "paused", ">api<"):
+        assert seen in page
+
+
+async def test_one_shows_its_times_and_which_a_clock_change_moved(browser: Any, admin: Any) -> None:
+    made = await make(admin, **BERLIN, starts_at="2027-03-27T00:00:00+01:00")
+    page = await text(await browser.get(f"/schedules/{made['id']}"))
+    times = re.findall(r"<li><time[^>]*>([^<]+) <small>([^<]+)</small></time>(.*)</li>", page)
+    assert len(times) == 10
+    assert times[1][:2] == ("2027-03-28 03:00:00", "+02:00")
+    assert ["moved" in told for *_, told in times] == [False, True] + [False] * 8
+    assert "It has made no job yet" in page
+
+
+async def test_it_is_paused_resumed_and_deleted_by_buttons(browser: Any, admin: Any) -> None:
+    path = f"/schedules/{(await make(admin))['id']}"
+    await press(browser, path, "pause")
+    page = await text(await browser.get(path))
+    assert "It is paused" in page
+    assert ">Pause<" not in page
+    await press(browser, path, "resume")
+    assert ">Pause<" in await text(await browser.get(path))
+    assert (await press(browser, path, "delete")).headers["Location"] == "/schedules"
+    assert (await browser.get(path)).status_code == 404
+
+
+async def test_a_run_leads_to_its_job_which_leads_back(browser: Any, admin: Any) -> None:
+    made = await make(admin)
+    path = f"/schedules/{made['id']}"
+    job = (await press(browser, path, "run")).headers["Location"]
+    assert f'<a href="{path}">mine</a>' in await text(await browser.get(job))
+    assert f'href="{job}"' in await text(await browser.get(path))
+    await admin.delete(f"{ALL}/{made['id']}")
+    assert "one that was deleted" in await text(await browser.get(job))
+
+
+async def test_one_of_settings_has_no_button_to_delete_it(app: Quart, browser: Any) -> None:
+    path = (await adopt_one(app)).removeprefix("/api")
+    assert ">Delete<" not in await text(await browser.get(path))
+    await press(browser, path, "delete", 409)
+
+
+async def test_each_role_is_shown_what_it_may_press(app: Quart, client: Any, admin: Any) -> None:
+    path = f"/schedules/{(await make(admin))['id']}"
+    shown = {
+        role: re.findall(r"<button[^>]*>([^<]+)<", await text(await someone.get(path)))
+        for role, someone in (("viewer", caller(app, Role.VIEWER)), ("operator", client))
+    }
+    assert shown == {"viewer": ["Sign out"], "operator": ["Sign out", "Run it now"]}
+    assert "/schedules/new" not in await text(await client.get("/schedules"))
+
+
+async def test_one_is_made_by_the_form(browser: Any, admin: Any) -> None:
+    answer = await fill(browser, cron="@daily", interval="", timezone="Asia/Tokyo", missed="all")
+    made = await ask(admin, "get", f"/api{answer.headers['Location']}")
+    assert made.items() >= {
+        "name": "mine", "task": ADD, "kwargs": {"left": 1}, "cron": "@daily", "interval": None,
+        "timezone": "Asia/Tokyo", "missed": "all",
+    }.items()  # fmt: skip
+
+
+async def test_a_wrong_form_keeps_the_input_and_names_the_field(browser: Any, admin: Any) -> None:
+    await make(admin, name="taken")
+    wrong = [
+        ("name", "taken", 409), ("name", "", 422), ("task", "no.such", 404), ("kwargs", "{", 422),
+        ("kwargs", '{"left": "x"}', 422), ("kwargs", "[]", 422), ("cron", "@daily", 422),
+        ("interval", "soon", 422), ("interval", "nan", 422), ("interval", "", 422),
+        ("timezone", "<b>", 422), ("missed", "x", 422),
+    ]  # fmt: skip
+    told = {"cron": "interval", "interval": "interval"}
+    for field, value, status in wrong:
+        page = await text(await fill(browser, **{field: value}), status)
+        named = "cron" if (field, value) == ("interval", "") else told.get(field, field)
+        assert f'id="{named}-error"' in page, (field, value)
+        assert "tests.sample_tasks.add" in page
+    assert len((await ask(admin, "get", ALL))["items"]) == 1
+
+
+async def test_no_page_of_schedules_has_a_script_or_a_style_within(
+    browser: Any, admin: Any
+) -> None:
+    path = f"/schedules/{(await make(admin, name='<script>alert(1)</script>'))['id']}"
+    for url in ("/schedules", path, "/schedules/new"):
+        page = await (await browser.get(url)).get_data(as_text=True)
+        assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page), url
