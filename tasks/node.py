@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from importlib import metadata
 from typing import Any, NoReturn
 
 from celery import Celery, platforms, signals
@@ -15,7 +16,7 @@ from quart import Quart
 from redis import RedisError
 from sqlalchemy.orm import Session
 
-from quart_app import lifelines, migrations, nodes
+from quart_app import __version__, lifelines, migrations, nodes
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
 from tasks import transport, watch
@@ -126,6 +127,9 @@ def _ready(app: Quart, consumer: Any) -> None:
     queues = sorted(worker.app.amqp.queues.consume_from)
     name = f"{worker.hostname}:{os.getpid()}"
     info = {
+        "hostname": worker.hostname,
+        "version": __version__,
+        "celery": metadata.version("celery"),
         "pid": os.getpid(),
         "pool": worker.pool_cls.__module__.rpartition(".")[2],
         "concurrency": worker.concurrency,

@@ -8,6 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from quart_app import __version__
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
@@ -60,6 +62,10 @@ def test_developing_uses_the_very_versions_that_run() -> None:
     developing = {name: str(pin) for name, pin in pinned("requirements-dev.txt").items()}
     running = {name: str(pin) for name, pin in pinned("requirements.txt").items()}
     assert running.items() <= developing.items()
+
+
+def test_the_code_knows_its_version() -> None:
+    assert PROJECT["project"]["version"] == __version__
 
 
 def pinned(file: str) -> dict[str, Requirement]:

@@ -6,6 +6,7 @@ from typing import Any
 from quart import Quart
 from quart_schema import QuartSchema
 
+from quart_app import __version__
 from quart_app.web import api, auth, live, ops, pages, problems, schedules, sockets
 from quart_app.web.openapi import Provider
 from quart_app.web.requests import Request, hear_out, name_request, take_up_baggage
@@ -20,7 +21,7 @@ def init_app(app: Quart) -> None:
     app.config.update(_cookies(app.config["ALLOWED_HOSTS"]))
     QuartSchema(
         app,
-        info={"title": "Quartermaster", "version": "0.1.0"},
+        info={"title": "Quartermaster", "version": __version__},
         swagger_ui_path=None, redoc_ui_path=None, scalar_ui_path=None,
         security_schemes={"token": {"type": "http", "scheme": "bearer"}},
         security=[{"token": []}],

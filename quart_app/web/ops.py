@@ -1,4 +1,4 @@
-"""What operators and their tools ask: alive, and ready."""
+"""What operators and their tools ask: alive, ready, who works, and what waits."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -6,8 +6,9 @@ from typing import Any
 
 from quart import Blueprint
 
-from quart_app import db, health, publisher
+from quart_app import db, health, publisher, queues, workers
 from quart_app.health import Part
+from quart_app.web import schemas
 
 blueprint = Blueprint("ops", __name__)
 
@@ -30,6 +31,18 @@ async def readyz() -> Any:
     status = "missing: " + ", ".join(missing) if missing else "ready"
     shown = {part.name: part.fault or "ok" for part in parts}
     return {"status": status, "parts": shown}, 503 if missing else 200
+
+
+@blueprint.get("/api/workers")
+async def list_workers() -> Any:
+    """Who is online and what runs where; `age` is the seconds since it was last heard of."""
+    return {"items": [schemas.worker_json(worker) for worker in await db.read(workers.online)]}
+
+
+@blueprint.get("/api/queues")
+async def list_queues() -> Any:
+    """What waits in each queue, and for how long; who listens; jobs that come and go a minute."""
+    return {"items": [schemas.queue_json(queue) for queue in await db.read(queues.everyone)]}
 
 
 async def _check() -> list[Part]:

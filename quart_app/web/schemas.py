@@ -17,6 +17,8 @@ from pydantic import (
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
 from quart_app.models import Job, JobState
+from quart_app.queues import Queue
+from quart_app.workers import Worker
 
 Model = TypeVar("Model", bound=BaseModel)
 _YEARS = range(1970, 9999)
@@ -129,6 +131,46 @@ def page_json(found: Sequence[Job], limit: int) -> dict[str, Any]:
     return {
         "items": [job_json(job) for job in page],
         "next": page[-1].id if len(found) > limit else None,
+    }
+
+
+def worker_json(worker: Worker) -> dict[str, Any]:
+    told = ("pid", "pool", "concurrency", "queues", "version", "celery")
+    running = [
+        {
+            "id": job.id,
+            "task": job.task,
+            "attempt": job.attempt,
+            "started_at": _time(job.started_at),
+        }
+        for job in worker.jobs
+    ]
+    return {
+        "name": worker.name,
+        **{name: worker.info.get(name) for name in told},
+        "started_at": timestamp(worker.node.started_at),
+        "seen_at": timestamp(worker.node.seen_at),
+        "age": round(worker.age, 3),
+        "jobs": running,
+    }
+
+
+def queue_json(queue: Queue) -> dict[str, Any]:
+    """`depth` counts the jobs that a worker could take now; `oldest` has waited longest of them."""
+    oldest = queue.oldest and {
+        "id": queue.oldest.id,
+        "accepted_at": timestamp(queue.oldest.accepted_at),
+        "age": round(queue.oldest.age, 3),
+    }
+    states = (JobState.SCHEDULED, JobState.RETRYING, JobState.RUNNING)
+    return {
+        "name": queue.name,
+        "depth": queue.lines[JobState.QUEUED].count,
+        **{state.value: queue.lines[state].count for state in states},
+        "oldest": oldest,
+        "workers": queue.workers,
+        "in_per_minute": queue.in_per_minute,
+        "out_per_minute": queue.out_per_minute,
     }
 
 

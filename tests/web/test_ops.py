@@ -1,12 +1,18 @@
 """What operators and their tools ask: alive, ready, and how to call the API."""
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from quart import Quart
 
+from quart_app import __version__
+from quart_app.nodes import GONE_AFTER
+from quart_app.queues import MINUTES
 from tests import real
 from tests.conftest import Place
+from tests.real import eventually
+from tests.web.test_api import submit
 
 
 async def test_alive_needs_nothing(app: Quart) -> None:
@@ -31,6 +37,46 @@ async def test_a_database_and_a_broker_that_are_away_are_named(tmp_path: Path) -
     assert "database" in text
     assert "broker" in text
     assert "hunter2" not in text
+
+
+async def test_a_worker_is_shown_with_what_it_runs(client: Any, worker: Path) -> None:
+    job = await submit(client, "tests.sample_tasks.count", kwargs={"steps": 100, "pause": 0.1})
+    shown = await eventually(lambda: busy(client))
+    running = {name: shown["jobs"][0][name] for name in ("id", "task", "attempt")}
+    assert running == {"id": job["id"], "task": "tests.sample_tasks.count", "attempt": 1}
+    assert (shown["queues"], shown["pool"], shown["concurrency"]) == (["celery"], "prefork", 2)
+    assert (shown["version"], shown["celery"]) == (__version__, metadata.version("celery"))
+    assert shown["name"] == (await shown_job(client, job["id"]))["worker"]
+    assert 0 <= shown["age"] < GONE_AFTER
+    await client.post(f"/api/jobs/{job['id']}/cancel")
+
+
+async def test_a_queue_is_shown_with_its_depth_and_its_oldest_job(client: Any) -> None:
+    first = await submit(client, queue="mail")
+    options: list[dict[str, Any]] = [{}, {"delay": 60}]
+    for more in options:
+        await submit(client, queue="mail", **more)
+    (mail,) = [queue for queue in await items(client, "queues") if queue["name"] == "mail"]
+    assert 0 <= mail["oldest"].pop("age") < 60
+    assert mail == {
+        "name": "mail", "depth": 2, "scheduled": 1, "retrying": 0, "running": 0, "workers": 0,
+        "in_per_minute": 3 / MINUTES, "out_per_minute": 0.0,
+        "oldest": {"id": first["id"], "accepted_at": first["accepted_at"]},
+    }  # fmt: skip
+
+
+async def items(client: Any, what: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await (await client.get(f"/api/{what}")).get_json())["items"]
+    return found
+
+
+async def busy(client: Any) -> Any:
+    return next((one for one in await items(client, "workers") if one["jobs"]), None)
+
+
+async def shown_job(client: Any, job_id: str) -> dict[str, Any]:
+    shown: dict[str, Any] = await (await client.get(f"/api/jobs/{job_id}")).get_json()
+    return shown
 
 
 async def test_the_api_is_described(client: Any) -> None:
