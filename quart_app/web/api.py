@@ -9,7 +9,7 @@ from quart import Blueprint, current_app, g, request
 from quart_schema import document_request, validate_querystring, validate_request
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, newjobs
+from quart_app import db, events, jobs, newjobs, why
 from quart_app.errors import Invalid
 from quart_app.web import schemas
 from quart_app.web.requests import BATCH_PATH
@@ -93,6 +93,12 @@ async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
         await db.read(jobs.get, job_id)
         return await event_stream(job_id, last_seen(request.headers.get("Last-Event-ID"), after))
     return {"items": await db.read(_events, job_id, after)}
+
+
+@blueprint.get("/api/jobs/<job_id>/why")
+async def explain(job_id: str) -> Any:
+    """Why the job is where it is: a word, a sentence, and the facts it rests on."""
+    return schemas.why_json(await db.read(why.explain, job_id))
 
 
 @blueprint.get("/api/tasks")

@@ -19,7 +19,7 @@ from quart import (
 from quart_schema import validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, sms, tokens
+from quart_app import db, events, jobs, sms, tokens, why
 from quart_app.errors import Conflict, Invalid
 from quart_app.models import JobState, Role, Schedule
 from quart_app.web import api, auth, schedule_pages, schemas
@@ -60,11 +60,12 @@ async def index(query_args: schemas.Search) -> Any:
 
 @blueprint.get("/jobs/<job_id>")
 async def show(job_id: str) -> Any:
-    job, happened, schedule = await db.read(_whole, job_id)
+    job, happened, schedule, reason = await db.read(_whole, job_id)
     return await render_template(
         "jobs/show.html",
         job=job_json(job) | {"context": job.context},
         schedule=schedule,
+        why=reason.detail,
         events=happened[-_LOG_LINES:],
         can_cancel=job.state not in events.TERMINAL,
         can_retry=job.state in jobs.RETRYABLE,
@@ -147,10 +148,10 @@ async def _change(verb: Any, job_id: str) -> Any:
 
 
 def _whole(session: Session, job_id: str) -> Any:
-    """The job, what happened to it, and its schedule unless it has none or none any more."""
+    """The job, what has happened to it, its schedule if it still has one, and why it is there."""
     job = jobs.get(session, job_id)
     schedule = session.get(Schedule, job.schedule_id) if job.schedule_id else None
-    return job, events.since(session, job_id), schedule
+    return job, events.since(session, job_id), schedule, why.explain(session, job_id)
 
 
 async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ from quart_app.errors import Invalid
 from quart_app.events import timestamp
 from quart_app.models import Job, JobState
 from quart_app.queues import Queue
+from quart_app.why import Why
 from quart_app.workers import Worker
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -172,6 +173,14 @@ def queue_json(queue: Queue) -> dict[str, Any]:
         "in_per_minute": queue.in_per_minute,
         "out_per_minute": queue.out_per_minute,
     }
+
+
+def why_json(why: Why) -> dict[str, Any]:
+    facts = {
+        name: timestamp(fact) if isinstance(fact, datetime) else fact
+        for name, fact in why.data.items()
+    }
+    return {"reason": why.reason, "detail": why.detail, **facts}
 
 
 def _time(at: datetime | None) -> str | None:

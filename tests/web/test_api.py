@@ -198,6 +198,13 @@ async def test_events_after_a_seq_are_listed(client: Any) -> None:
     assert rest == everything[1:]
 
 
+async def test_a_job_is_explained(client: Any) -> None:
+    job = await submit(client, delay=60)
+    said = await (await client.get(f"/api/jobs/{job['id']}/why")).get_json()
+    assert said.pop("detail").startswith("It waits for its time, ")
+    assert said == {"reason": "not_due", "until": job["eta"]}
+
+
 async def test_a_cancelled_job_is_retried_and_goes_on(client: Any) -> None:
     job = await submit(client, delay=60)
     path = f"/api/jobs/{job['id']}"

@@ -69,6 +69,12 @@ async def test_a_job_shows_what_happened_and_its_result(browser: Any, hand: Hand
         assert seen in page
 
 
+async def test_a_job_says_why_it_waits(browser: Any, client: Any) -> None:
+    job = await submit(client, queue="nobody")
+    page = await text(await browser.get(f"/jobs/{job['id']}"))
+    assert "No worker that is online consumes queue `nobody`." in page
+
+
 async def test_what_people_wrote_is_shown_as_they_wrote_it(browser: Any, client: Any) -> None:
     wanted = "<script>alert(1)</script> 你好 🎉"
     job = await submit(client, "tests.sample_tasks.repeat", kwargs={"text": wanted}, delay=60)

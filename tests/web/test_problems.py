@@ -30,7 +30,14 @@ async def problem(answer: Any, status: int) -> dict[str, Any]:
 
 
 async def test_an_unknown_path_or_id_is_404(client: Any) -> None:
-    for id_ in ("é", "%00", "x/events", "x" * 2000, "00000000-0000-7000-8000-000000000000"):
+    for id_ in (
+        "é",
+        "%00",
+        "x/events",
+        "x/why",
+        "x" * 2000,
+        "00000000-0000-7000-8000-000000000000",
+    ):
         await problem(await client.get(f"/api/jobs/{id_}"), 404)
     await problem(await client.get("/nowhere"), 404)
     await problem(await client.post("/api/jobs/nothing/cancel"), 404)

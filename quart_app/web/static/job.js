@@ -93,7 +93,7 @@ function showState(frame) {
   if (FINAL.includes(frame.state)) setTime("#finished", frame.at);
   showOutcome(frame);
   clearTimeout(renewal);
-  renewal = setTimeout(renew, 200, "facts", "actions");
+  renewal = setTimeout(renew, 200, "why", "facts", "actions");
 }
 
 function showOutcome({ state, result, error }) {
