@@ -81,6 +81,8 @@ class Publisher:
         self._broker_url: str = app.config["CELERY_BROKER_URL"]
         self.most_doorbells = MOST_DOORBELLS
         self.most_pending = _MOST_PENDING
+        #: How many were not taken, of each kind.
+        self.failures = {"messages": 0, "frames": 0}
         self._full_until: dict[str, float] = {}
         self._busy = False
         self._quiet_until = self._silent_until = 0.0
@@ -107,6 +109,7 @@ class Publisher:
             for queue, length in self.broker.push(rings).items():
                 self._note_length(queue, length)
         except Exception as error:  # whatever a broker's library raises: the relay tries again
+            self.failures["messages"] += len(rings)
             self._warn(f"{len(rings)} messages", error)
             return False
         return True
@@ -119,6 +122,7 @@ class Publisher:
                 pipe.publish(CHANNEL + frame["job"], json.dumps(frame, ensure_ascii=False))
             pipe.execute()
         except Exception as error:
+            self.failures["frames"] += len(frames)
             self._warn(f"{len(frames)} frames", error)
             return False
         return True

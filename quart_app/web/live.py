@@ -74,6 +74,10 @@ class Hub:
         for follower in self._everyone():
             follower.send_away(Leave(*_RESTART))
 
+    def open(self) -> int:
+        """How many follow a job in this process."""
+        return len(self._everyone())
+
     async def start(self) -> None:
         self._draining = False
         self._tasks = [

@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from quart import Blueprint
+from quart import Blueprint, Response, current_app, request
 
 from quart_app import db, health, publisher, queues, workers
 from quart_app.health import Part
@@ -31,6 +31,14 @@ async def readyz() -> Any:
     status = "missing: " + ", ".join(missing) if missing else "ready"
     shown = {part.name: part.fault or "ok" for part in parts}
     return {"status": status, "parts": shown}, 503 if missing else 200
+
+
+@blueprint.get("/metrics")
+async def metrics() -> Any:
+    """The figures of this installation for Prometheus, in the format it accepts."""
+    kept, live = current_app.extensions["metrics"], current_app.extensions["live"]
+    text, content_type = await kept.scrape(request.headers.get("Accept", ""), live.open())
+    return Response(text, content_type=content_type)
 
 
 @blueprint.get("/api/workers")

@@ -1,0 +1,149 @@
+"""Metrics, read as Prometheus reads them from what is really scraped."""
+
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
+from prometheus_client.parser import text_string_to_metric_families as parse
+from quart import Quart
+
+from quart_app import __version__
+from quart_app.models import Role
+from tests.conftest import Caller, Place, make_token
+from tests.real import eventually, free_port
+from tests.web.following import Hand, Served, connect, on_one_database
+from tests.web.test_api import ADD, submit
+
+OPEN = "application/openmetrics-text; version=1.0.0"
+#: What Prometheus 2 and 3 send.
+ACCEPT = f"{OPEN},text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+
+
+class Scrape:
+    """One exposition: samples by name and by some of their labels."""
+
+    def __init__(self, text: str) -> None:
+        self.families = {family.name: family for family in parse(text)}
+        self.samples = [one for family in self.families.values() for one in family.samples]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of the samples that have these labels."""
+        mine = (one for one in self.samples if one.name == f"quartermaster_{name}")
+        return sum(one.value for one in mine if labels.items() <= one.labels.items())
+
+
+async def scrape(client: Any) -> Scrape:
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200, await answer.get_data()
+    assert answer.mimetype == "text/plain"
+    return Scrape(await answer.get_data(as_text=True))
+
+
+async def test_a_stranger_reads_no_metrics(app: Quart) -> None:
+    assert (await app.test_client().get("/metrics")).status_code == 401
+
+
+async def test_what_has_not_ended_is_counted_by_task_queue_and_state(client: Any) -> None:
+    await submit(client, queue="mail")
+    await submit(client, queue="mail", delay=60)
+    seen = await scrape(client)
+    assert seen.value("jobs", task=ADD, state="queued") == 1
+    assert seen.value("queue_jobs", queue="mail", state="scheduled") == 1
+    assert 0 < seen.value("queue_oldest_seconds", queue="mail") < 60
+    assert seen.value("queue_workers", queue="mail") == 0
+
+
+async def test_each_job_that_ended_is_counted_once(client: Any, hand: Hand) -> None:
+    assert (await scrape(client)).value("jobs_ended_total") == 0
+    for count in (1, 2):
+        await hand.whole_job()
+        seen = await scrape(client)
+        assert seen.value("jobs_ended_total", state="succeeded") == count
+        assert seen.value("job_waiting_seconds_count", queue="by.hand") == count
+        assert seen.value("job_running_seconds_count") == count
+        assert 0 < seen.value("job_running_seconds_sum") < 60
+    assert (await scrape(client)).value("jobs_ended_total") == 2
+
+
+async def test_what_ended_before_the_process_began_is_not_counted(clean: Place, hand: Hand) -> None:
+    await hand.whole_job()
+    app = clean.app()
+    async with app.test_app():
+        headers = {"Authorization": f"Bearer {make_token(app, Role.VIEWER)}"}
+        seen = await scrape(Caller(app.test_client(), headers))
+    assert seen.value("jobs_ended_total") == 0
+
+
+async def test_a_job_that_never_ran_counts_no_time(client: Any) -> None:
+    job = await submit(client, delay=60)
+    await client.post(f"/api/jobs/{job['id']}/cancel")
+    seen = await scrape(client)
+    assert seen.value("jobs_ended_total", state="cancelled") == 1
+    assert seen.value("job_waiting_seconds_count") == 0
+
+
+async def test_those_who_are_online_are_counted(client: Any, worker: Path) -> None:
+    seen = await scrape(client)
+    assert seen.value("nodes_online", kind="worker") == 1
+    assert seen.value("nodes_online", kind="beat") == 0
+    assert seen.value("queue_workers", queue="celery") == 1
+
+
+async def test_a_loop_that_was_held_up_shows_it(client: Any) -> None:
+    time.sleep(0.6)  # what no view should ever do
+
+    async def seen() -> bool:
+        lag = await scrape(client)
+        slow = lag.value("event_loop_lag_seconds_count")
+        return slow - lag.value("event_loop_lag_seconds_bucket", le="0.1") >= 1
+
+    await eventually(seen)
+
+
+async def test_what_the_broker_did_not_take_is_counted(clean: Place) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    app = clean.app(REDIS_URL=nowhere, CELERY_BROKER_URL=nowhere)
+    async with app.test_app():
+        headers = {"Authorization": f"Bearer {make_token(app, Role.OPERATOR)}"}
+        client: Any = Caller(app.test_client(), headers)
+        await submit(client)
+        await eventually(lambda: both_failed(client))
+
+
+async def both_failed(client: Any) -> bool:
+    seen = await scrape(client)
+    kinds = ("messages", "frames")
+    return all(seen.value("publish_failures_total", what=what) for what in kinds)
+
+
+@on_one_database
+async def test_a_scrape_is_in_the_format_that_was_asked_for(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/metrics", headers={"Accept": ACCEPT})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    families = {family.name: family for family in parse_open(answer.text)}
+    assert families["quartermaster_jobs_ended"].type == "counter"
+    assert families["quartermaster"].samples[0].labels["version"] == __version__
+    assert all(family.documentation for family in families.values())
+    assert "process_resident_memory_bytes" in families
+
+
+@on_one_database
+async def test_open_sockets_are_counted(
+    served: Served, http: httpx.AsyncClient, secret: str, hand: Hand
+) -> None:
+    job_id = await hand.start()
+
+    async def sockets() -> float:
+        return Scrape((await http.get("/metrics")).text).value("sockets_open")
+
+    async with connect(served, job_id, secret) as socket:
+        await socket.recv()
+        assert await sockets() == 1
+    await eventually(lambda: is_zero(sockets()))
+
+
+async def is_zero(figure: Awaitable[float]) -> bool:
+    return await figure == 0
