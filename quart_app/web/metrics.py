@@ -14,6 +14,7 @@ from quart import Quart
 
 from quart_app import figures
 from quart_app.db import Database
+from quart_app.events import TERMINAL
 from quart_app.figures import EndedJob, Harvest
 from quart_app.publisher import Publisher
 from quart_app.web import gauges
@@ -36,6 +37,9 @@ def init_app(app: Quart) -> None:
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
+        registered = app.extensions["celery"].tasks.values()
+        tasks = [task.name for task in registered if hasattr(task, "check")]
+        metrics.begin(tasks, app.config["CELERY_TASK_QUEUES"])
         watching = asyncio.create_task(metrics.watch_the_loop())
         yield
         watching.cancel()
@@ -78,6 +82,16 @@ class Metrics:
             f"By how much this process's event loop was late, looked at every {_LOOK_EVERY} s.",
             ["pid"], registry=registry, buckets=_LAGS,
         )  # fmt: skip
+
+    def begin(self, tasks: Iterable[str], queues: Iterable[str]) -> None:
+        """Has what is known be counted from zero: growth before the first sample goes unseen."""
+        pid = os.getpid()
+        for task in tasks:
+            self._ran.labels(pid, task)
+            for state in TERMINAL:
+                self._ended.labels(pid, task, state.value)
+        for queue in queues:
+            self._waited.labels(pid, queue)
 
     async def scrape(self, accept: str, sockets: int) -> tuple[bytes, str]:
         """The exposition and its content type, in the format that the scraper accepts."""
