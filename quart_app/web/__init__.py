@@ -7,7 +7,18 @@ from quart import Quart
 from quart_schema import QuartSchema
 
 from quart_app import __version__
-from quart_app.web import api, auth, live, metrics, ops, pages, problems, schedules, sockets
+from quart_app.web import (
+    api,
+    auth,
+    live,
+    metrics,
+    ops,
+    pages,
+    problems,
+    schedules,
+    sockets,
+    swagger,
+)
 from quart_app.web.openapi import Provider
 from quart_app.web.requests import Request, hear_out, name_request, take_up_baggage
 
@@ -31,7 +42,7 @@ def init_app(app: Quart) -> None:
     auth.init_app(app)
     live.init_app(app)
     metrics.init_app(app)
-    for part in (api, schedules, sockets, ops, pages):
+    for part in (api, schedules, sockets, ops, pages, swagger):
         app.register_blueprint(part.blueprint)
 
 

@@ -26,8 +26,10 @@ _PUBLIC = frozenset(
 )
 _PROBES = frozenset({"ops.healthz", "ops.readyz"})
 _UNASKED = _PROBES | {"static"}  # they have to answer whatever is away
+_FILES = frozenset({"static", "swagger.static"})
 _FORM_SECONDS = 12 * 3600
-_POLICY = (
+#: What a page may load, unless it says otherwise itself.
+POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -174,9 +176,9 @@ def _signer() -> URLSafeTimedSerializer:
 
 
 async def _harden(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers.setdefault("Content-Security-Policy", POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
-    if request.endpoint != "static":
+    if request.endpoint not in _FILES:
         response.headers["Cache-Control"] = "no-store"
     return response

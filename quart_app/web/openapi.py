@@ -22,6 +22,8 @@ _REFUSED = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 _USUAL = {"post": "202", "delete": "204"}
+# Of submitting by name there is an operation for each task.
+_NOT_FOR_PROGRAMS = ("pages.", "swagger.", "api.submit_by_name")
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -40,9 +42,8 @@ class Provider(OpenAPIProvider):
         return whole
 
     def generate_rules(self) -> Iterable[Rule]:
-        pages = self._app.blueprints["pages"].name
         for rule in super().generate_rules():
-            if not (rule.endpoint.startswith(f"{pages}.") or rule.endpoint == "api.submit_by_name"):
+            if not rule.endpoint.startswith(_NOT_FOR_PROGRAMS):
                 yield rule
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,7 +19,7 @@ from quart import (
 from quart_schema import validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, sms, tokens, why
+from quart_app import db, events, jobs, queues, sms, tokens, why, workers
 from quart_app.errors import Conflict, Invalid
 from quart_app.models import JobState, Role, Schedule
 from quart_app.web import api, auth, schedule_pages, schemas
@@ -37,6 +37,15 @@ _OUR_PATH = re.compile(r"/(?!/)[^\\\x00-\x20]*")
 def pretty(value: Any) -> str:
     """JSON as people read it."""
     return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+@blueprint.app_template_filter()
+def span(seconds: float) -> str:
+    """How long, in the largest unit of which there are two."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @blueprint.get("/")
@@ -82,6 +91,26 @@ async def cancel(job_id: str) -> Any:
 @blueprint.post("/jobs/<job_id>/retry")
 async def retry(job_id: str) -> Any:
     return await _change(jobs.retry, job_id)
+
+
+@blueprint.get("/queues")
+async def list_queues() -> Any:
+    shown = [schemas.queue_json(queue) for queue in await db.read(queues.everyone)]
+    return await render_template("queues/index.html", queues=shown)
+
+
+@blueprint.get("/workers")
+async def list_workers() -> Any:
+    shown = [schemas.worker_json(worker) for worker in await db.read(workers.online)]
+    return await render_template("workers/index.html", workers=shown)
+
+
+@blueprint.get("/docs")
+async def docs() -> Any:
+    """The API's description, to be read and tried."""
+    # The icons of Swagger UI lie within its style sheet.
+    policy = auth.POLICY.replace("img-src 'self'", "img-src 'self' data:")
+    return await render_template("docs.html"), {"Content-Security-Policy": policy}
 
 
 @blueprint.get("/sms")

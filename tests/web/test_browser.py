@@ -114,6 +114,21 @@ async def test_an_sms_is_written_counted_and_sent(
 
 
 @on_one_database
+async def test_the_api_is_read_and_tried_on_its_page(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page = await signed_in(browser, served, hand)
+    said = complaints(page)
+    await page.get_by_role("link", name="API").click()
+    operation = page.locator("#operations-default-get_list_queues")
+    await operation.locator(".opblock-summary-control").click()
+    await operation.get_by_role("button", name="Try it out").click()
+    await operation.get_by_role("button", name="Execute").click()
+    await expect(operation.locator(".live-responses-table")).to_contain_text('"name": "celery"')
+    assert said == []
+
+
+@on_one_database
 async def test_a_phone_shows_every_page_without_scrolling_sideways(
     served: Served, secret: str, hand: Hand, browser: Browser
 ) -> None:
@@ -124,8 +139,8 @@ async def test_a_phone_shows_every_page_without_scrolling_sideways(
     named = {"interval": 5, "timezone": "America/Argentina/ComodRivadavia", "args": [1]}
     schedule_id = (await hand.do(schedules.create, "x" * 255, COUNT, **named)).id
     for path in (
-        "/jobs", f"/jobs/{job_id}", "/schedules", f"/schedules/{schedule_id}", "/sms", "/sign-in",
-        "/nowhere",
+        "/jobs", f"/jobs/{job_id}", "/schedules", f"/schedules/{schedule_id}", "/queues",
+        "/workers", "/sms", "/docs", "/sign-in", "/nowhere",
     ):  # fmt: skip
         await page.goto(path)
         wide = await page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")

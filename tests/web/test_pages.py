@@ -3,11 +3,14 @@
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 from quart import Quart
 
+from quart_app.web import pages
+from tests.real import eventually
 from tests.web.following import Hand
 from tests.web.test_api import submit
 from tests.web.test_auth import csrf, sign_in
@@ -132,8 +135,55 @@ async def test_a_wrong_sms_keeps_the_input_and_names_the_field(
     assert (await (await client.get("/api/jobs")).get_json())["items"] == []
 
 
+async def test_queues_are_shown_with_what_waits_in_them(browser: Any, client: Any) -> None:
+    job = await submit(client, queue="nobody")
+    page = await text(await browser.get("/queues"))
+    assert re.search(r'href="/jobs\?queue=nobody"', page)
+    assert f"…{job['id'][-8:]}" in page
+    assert re.search(r'data-label="Waiting">1<', page)
+
+
+async def test_workers_are_shown_with_what_they_run(
+    browser: Any, client: Any, worker: Path
+) -> None:
+    job = await submit(client, "tests.sample_tasks.count", kwargs={"steps": 100, "pause": 0.1})
+
+    async def shown() -> bool:
+        return job["id"] in await text(await browser.get("/workers"))
+
+    await eventually(shown)
+    await client.post(f"/api/jobs/{job['id']}/cancel")
+
+
+async def test_with_no_worker_online_the_page_says_how_to_start_one(browser: Any) -> None:
+    assert "No worker is online" in await text(await browser.get("/workers"))
+
+
+async def test_a_stranger_gets_the_form_in_place_of_the_api_s_page(app: Quart) -> None:
+    stranger = app.test_client()
+    assert "Sign in" in await text(await stranger.get("/docs"), 401)
+    for path in ("/openapi.json", "/docs/swagger-ui/swagger-ui.css"):
+        assert (await stranger.get(path)).status_code == 401
+
+
+async def test_only_the_api_s_page_may_have_images_within_its_style(browser: Any) -> None:
+    policy = "Content-Security-Policy"
+    docs, other = await browser.get("/docs"), await browser.get("/queues")
+    assert "img-src 'self' data:;" in docs.headers[policy]
+    assert "data:" not in other.headers[policy]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 d")],
+)
+def test_how_long_is_said_in_a_fitting_unit(seconds: float, said: str) -> None:
+    assert pages.span(seconds) == said
+
+
 async def test_no_page_has_a_script_or_a_style_within(browser: Any, hand: Hand) -> None:
-    for path in ("/jobs", f"/jobs/{await hand.submit()}", "/sms", "/sign-in", "/nowhere"):
+    job = f"/jobs/{await hand.submit()}"
+    for path in ("/jobs", job, "/queues", "/workers", "/docs", "/sms", "/sign-in", "/nowhere"):
         answer = await browser.get(path, headers={"Accept": "text/html"})
         page = await answer.get_data(as_text=True)
         assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page), path
