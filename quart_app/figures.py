@@ -1,4 +1,4 @@
-"""The figures that operators watch, read from the tables at a price that history does not raise."""
+"""The figures that operators watch, read from the tables: how things stand, and what has ended."""
 
 import time
 from collections.abc import Mapping, Sequence

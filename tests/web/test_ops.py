@@ -4,13 +4,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pytest
 from quart import Quart
 
-from quart_app import __version__
+from quart_app import __version__, db, tokens
+from quart_app.models import Role
 from quart_app.nodes import GONE_AFTER
 from quart_app.queues import MINUTES
 from tests import real
-from tests.conftest import Place
+from tests.conftest import Place, make_token
 from tests.real import eventually
 from tests.web.test_api import submit
 
@@ -63,6 +65,20 @@ async def test_a_queue_is_shown_with_its_depth_and_its_oldest_job(client: Any) -
         "in_per_minute": 3 / MINUTES, "out_per_minute": 0.0,
         "oldest": {"id": first["id"], "accepted_at": first["accepted_at"]},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/workers", "/api/queues", "/metrics", "/openapi.json", "/docs/swagger-ui/swagger-ui.css"],
+)
+async def test_a_viewer_may_look_until_the_token_is_revoked(app: Quart, path: str) -> None:
+    headers = {"Authorization": f"Bearer {make_token(app, Role.VIEWER)}"}
+    client = app.test_client()
+    assert (await client.get(path)).status_code == 401
+    assert (await client.get(path, headers=headers)).status_code == 200
+    async with app.app_context():
+        await db.run(tokens.revoke, "viewer")
+    assert (await client.get(path, headers=headers)).status_code == 401
 
 
 async def items(client: Any, what: str) -> list[dict[str, Any]]:
