@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
-from quart_app import jobs, schedules, sms, tokens
+from quart_app import attempts, jobs, schedules, sms, tokens
 from tests import real
 from tests.conftest import Place, missing
 from tests.web.conftest import serving
@@ -93,6 +93,23 @@ async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
         await expect(page.locator("#connection")).to_have_text("ended", timeout=20_000)
     spoken = await page.locator("#lines li span").all_text_contents()
     assert [text for text in spoken if text] == ["one", "two", "three"]
+
+
+@on_one_database
+async def test_why_a_job_is_where_it_is_stays_true_until_it_ends(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page, job_id = await signed_in(browser, served, hand), await hand.start()
+    said = complaints(page)
+    await page.goto(f"/jobs/{job_id}")
+    why = page.locator("#why")
+    first = await why.text_content()
+    await hand.do(attempts.keep, job_id, 1, 6000.0)  # a longer lease, and no event
+    await expect(why).not_to_have_text(first or "", timeout=15_000)
+    await expect(why).to_contain_text("the job is given back at")
+    await hand.succeed(job_id)
+    await expect(why).to_be_hidden()
+    assert said == []
 
 
 @on_one_database

@@ -7,6 +7,7 @@ const REFUSED = { 4401: "signed out", 4403: "not allowed", 4404: "unknown job" }
 const LINES = 2000;
 const SILENCE = 60_000;
 const STEADY = 5_000;
+const EXPLAIN_EVERY = 5_000;
 
 const find = (selector) => document.querySelector(selector);
 const { frames, after } = find("#job").dataset;
@@ -96,6 +97,13 @@ function showState(frame) {
   renewal = setTimeout(renew, 200, "why", "facts", "actions");
 }
 
+// Why it waits changes without an event: those before it become fewer.
+async function explain() {
+  const answer = await fetch(find("#why").dataset.from).catch(() => null);
+  const why = answer?.ok ? await answer.json().catch(() => null) : null;
+  if (why) find("#why").textContent = why.detail;
+}
+
 function showOutcome({ state, result, error }) {
   const place = find("#outcome");
   // That it was cancelled is said by its state and its last line.
@@ -145,5 +153,6 @@ function make(tag, text, kind) {
 }
 
 log.scrollTop = log.scrollHeight;
+setInterval(() => document.hidden || find("#why").hidden || explain(), EXPLAIN_EVERY);
 addEventListener("online", () => comeback && connect());
 connect();
