@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from operator import itemgetter
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from bench.chaos.tables import accepted, starts
 from quart_app import db
+from quart_app.jobs import WAITING
 from quart_app.models import Event, Job, JobState
 
 TERMINAL = "('succeeded', 'failed', 'cancelled')"
@@ -145,10 +146,22 @@ def _overdue(session: Session) -> dict[str, list[str]]:
     running, queued = Job.state == JobState.RUNNING, Job.state == JobState.QUEUED
     found = {
         "runs, ten seconds after its lease": (running, Job.lease_until < db.now(-10)),
-        "due for half a minute, and not claimed": (queued, Job.available_at < db.now(-30)),
+        "due for half a minute, and overlooked": (queued, Job.available_at < _came_later(session)),
     }
     ids = {name: session.scalars(select(Job.id).where(*rule)).all() for name, rule in found.items()}
     return {name: list(jobs) for name, jobs in ids.items() if jobs}
+
+
+def _came_later(session: Session) -> datetime:
+    """What was due before this is not waiting its turn: later ones had theirs, or nobody has."""
+    at = session.scalars(select(db.now())).one()
+    claimed = select(func.max(Job.available_at), func.max(Job.started_at)).where(
+        Job.state.not_in(WAITING)
+    )
+    newest, last = session.execute(claimed).one()
+    half_a_minute = timedelta(seconds=30)
+    is_idle = last is None or last < at - half_a_minute
+    return (at if is_idle else min(at, newest)) - half_a_minute
 
 
 def _restarted(session: Session) -> int:
