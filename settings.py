@@ -146,6 +146,11 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 MAX_CONTENT_LENGTH = 256 * 1024
 MAX_BATCH_CONTENT_LENGTH = 16 * 1024 * 1024
 BODY_TIMEOUT = 15
+#: Sockets and streams that one token may have open on one web process.
+MAX_SOCKETS_PER_TOKEN = env.int("MAX_SOCKETS_PER_TOKEN", 2_500, validate=Range(min=1))
+MAX_FOLLOWS_PER_SOCKET = env.int("MAX_FOLLOWS_PER_SOCKET", 1_000, validate=Range(min=1))
+#: What a client may send over one socket, on average; for a moment five times as much.
+MAX_FRAMES_PER_SECOND = env.int("MAX_FRAMES_PER_SECOND", 100, validate=Range(min=1))
 
 # Jobs
 MAX_QUEUE_DEPTH = env.int("MAX_QUEUE_DEPTH", 100_000, validate=Range(min=1))

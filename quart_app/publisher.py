@@ -28,6 +28,8 @@ from quart_app.models import Job
 
 #: The frames of a job are announced on this channel, followed by the job's id.
 CHANNEL = "quartermaster:job:"
+#: The changes of state of all jobs, without their results.
+FEED = "quartermaster:states"
 #: Doorbells kept for one queue; the rest of a backlog waits in the database for the relay.
 MOST_DOORBELLS = 1_000
 _MOST_PENDING = 20_000
@@ -119,7 +121,10 @@ class Publisher:
         try:
             pipe = self.live.pipeline(transaction=False)
             for frame in frames:
-                pipe.publish(CHANNEL + frame["job"], json.dumps(frame, ensure_ascii=False))
+                text = json.dumps(frame, ensure_ascii=False)
+                pipe.publish(CHANNEL + frame["job"], text)
+                if frame["type"] == "state":
+                    pipe.publish(FEED, _brief(frame) if "result" in frame else text)
             pipe.execute()
         except Exception as error:
             self.failures["frames"] += len(frames)
@@ -205,6 +210,11 @@ class Publisher:
         if time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + 10
             logger.warning("The broker did not take %s: %s", what, type(error).__name__)
+
+
+def _brief(frame: Frame) -> str:
+    known = {name: value for name, value in frame.items() if name != "result"}
+    return json.dumps(known, ensure_ascii=False)
 
 
 def _mark(session: Session, ids: Sequence[str]) -> None:

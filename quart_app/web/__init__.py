@@ -10,6 +10,7 @@ from quart_app import __version__
 from quart_app.web import (
     api,
     auth,
+    inbox,
     live,
     metrics,
     ops,
@@ -26,6 +27,7 @@ from quart_app.web.requests import Request, hear_out, name_request, take_up_bagg
 def init_app(app: Quart) -> None:
     batch = app.config["MAX_BATCH_CONTENT_LENGTH"]
     app.request_class = partial(Request, most_in_batch=batch)  # type: ignore[assignment]
+    app.asgi_websocket_class = inbox.Connection
     app.before_request(take_up_baggage)
     app.after_request(hear_out)
     app.after_request(name_request)

@@ -14,7 +14,7 @@ from quart_app.errors import Invalid
 from quart_app.web import schemas
 from quart_app.web.requests import BATCH_PATH
 from quart_app.web.schemas import job_json
-from quart_app.web.sockets import event_stream, last_seen
+from quart_app.web.streams import event_stream, last_seen
 
 blueprint = Blueprint("api", __name__)
 

@@ -1,15 +1,18 @@
-"""One reader of one job: rows are the truth, and what is announced saves most looks at them."""
+"""One job as one reader follows it: rows are the truth, announcements save most looks at them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from quart_app import events, jobs
-from quart_app.db import Database
 from quart_app.events import Frame
 
+#: Reads as `db.read` does: `await read(verb, *args)`.
+Read = Callable[..., Awaitable[Any]]
+
+TOO_MANY = 1013
 _BATCH = 100  # of rows: what a reader that has stopped reading makes us hold
 #: Seconds after which a row knows at least what was announced: no announcement is trusted longer.
 _TRUSTED = 3.0
@@ -25,35 +28,17 @@ class Leave(Exception):
 
 
 class Follower:
-    """Its cursor, and what has been announced since; `token_id` is whose eyes it reads for."""
+    """Its cursor, and what has been announced since; `notify` is called when there may be news."""
 
-    def __init__(self, database: Database, job_id: str, after: int, token_id: str) -> None:
-        self.job_id, self.cursor, self.token_id = job_id, after, token_id
-        self._database = database
-        self._stale = True
-        self._leave: Leave | None = None
-        self._woken = asyncio.Event()
+    def __init__(self, read: Read, job_id: str, after: int, notify: Callable[[str], None]) -> None:
+        self.job_id, self.cursor = job_id, after
+        #: True while the rows have to be looked at.
+        self.is_stale = True
+        self._read, self._notify = read, notify
         self._fresh: list[Frame] = []
         self._progress: dict[str, Any] | None = None
         self._heard_at = 0.0
         self._shown: dict[str, Any] | None = None
-
-    async def frames(self, silence: float | None = None) -> AsyncIterator[Frame]:
-        """Every stored frame after the cursor, once and in order, and the newest progress.
-
-        An empty frame stands for `silence` seconds without any. Ends after the terminal one;
-        raises Leave when this reader has to go.
-        """
-        final = False
-        while not final:
-            self._woken.clear()
-            if self._leave:
-                raise self._leave
-            batch, final = await self._stored() if self._stale else (self._announced(), False)
-            for frame in batch:
-                yield frame
-            if not (self._stale or final or await self._news_within(silence)):
-                yield {}
 
     def hear(self, frame: Frame) -> None:
         """Takes an announcement; what does not follow on directly is looked up instead."""
@@ -61,27 +46,32 @@ class Follower:
             self._progress = {name: frame[name] for name in _PROGRESS}
             self._heard_at = asyncio.get_running_loop().time()
         elif events.is_last(frame) or len(self._fresh) >= _BATCH:
-            self._stale = True
+            self.is_stale, self._fresh = True, []
         elif frame["seq"] > self.cursor:
             self._fresh.append(frame)
-        self._woken.set()
+        self._notify(self.job_id)
 
-    def look(self) -> None:
-        self._stale = True
-        self._woken.set()
+    def compare(self, last_seq: int, progress: dict[str, Any] | None) -> None:
+        """Has the rows looked at when they know more than has been sent."""
+        if last_seq > self.cursor or (progress is not None and progress != self._shown):
+            self.is_stale = True
+            self._notify(self.job_id)
 
-    def send_away(self, leave: Leave) -> None:
-        self._leave = leave
-        self._woken.set()
+    async def news(self) -> tuple[list[Frame], bool]:
+        """The next frames, and whether they are the last: each stored one once and in order.
+
+        Those that are stored come with the newest progress. Raises NotFound.
+        """
+        return await self._stored() if self.is_stale else (self._announced(), False)
 
     async def _stored(self) -> tuple[list[Frame], bool]:
-        """The next rows, and whether they are the last there will be."""
-        self._stale, self._fresh = False, []
-        batch, progress, ended = await self._database.read(_news, self.job_id, self.cursor)
+        self.is_stale, self._fresh = False, []
+        batch, progress, ended = await self._read(_news, self.job_id, self.cursor)
         if batch:
             self.cursor = batch[-1]["seq"]
-        self._stale = len(batch) == _BATCH
-        if ended and not self._stale:
+        if len(batch) == _BATCH:
+            self.is_stale = True
+        elif ended:
             # The row holds the very last progress; it goes before the terminal frame.
             return [*batch[:-1], *self._snapshot(progress), *batch[-1:]], True
         return [*batch, *self._snapshot(self._newest(progress))], False
@@ -93,7 +83,7 @@ class Follower:
                 self.cursor += 1
                 batch.append(frame)
             elif frame["seq"] > self.cursor:
-                self._stale = True
+                self.is_stale = True
                 break
         self._fresh = []
         return [*batch, *self._snapshot(self._newest(None))]
@@ -107,13 +97,6 @@ class Follower:
             return []
         self._shown = progress
         return [events.progress_frame(self.job_id, progress)]
-
-    async def _news_within(self, seconds: float | None) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._woken.wait()
-        except TimeoutError:
-            return False
 
 
 def _news(

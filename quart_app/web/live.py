@@ -2,29 +2,31 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import multiprocessing
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import Any
 
-import redis.asyncio
-from quart import Quart
-from redis.exceptions import RedisError
+from quart import Quart, current_app
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from quart_app import db, tokens
-from quart_app.models import Job, JobState
-from quart_app.publisher import CHANNEL
-from quart_app.web.follower import Follower, Leave
+from quart_app.models import Job
+from quart_app.publisher import CHANNEL, FEED
+from quart_app.web import peers
+from quart_app.web.feed import Feed
+from quart_app.web.follower import TOO_MANY, Follower, Leave
+from quart_app.web.reader import Reader
+from quart_app.web.wire import Wire
 
 _BATCH = 500
+_READS = 8  # at a time, of the connections that requests want, too
+_MAKE_SURE_EVERY = 0.1
 _LOOK_EVERY = 1.0  # with Redis away
 _LOOK_ANYWAY = 5  # an announcement may be lost
 _CHECK_TOKENS_EVERY = 2.0
-_SILENCE = 4.0  # of a Redis that is asked for a sign of life every second
 _RESTART, _SIGNED_OUT = (1012, "restarting: reconnect with after"), (4401, "token revoked")
 
 logger = logging.getLogger(__name__)
@@ -37,42 +39,71 @@ def init_app(app: Quart) -> None:
     app.after_serving(hub.stop)
 
 
+def get() -> "Hub":
+    """The hub of the current application."""
+    hub: Hub = current_app.extensions["live"]
+    return hub
+
+
 class Hub:
-    """One Redis subscription for all followers of this process, however many there are."""
+    """All who follow jobs in this process, by one Redis subscription, however many there are."""
 
     #: Seconds after which a quiet stream shows that it is alive.
     heartbeat = 15.0
 
     def __init__(self, app: Quart) -> None:
-        self._url: str = app.config["REDIS_URL"]
         self._database: db.Database = app.extensions["db"]
+        self._most_readers: int = app.config["MAX_SOCKETS_PER_TOKEN"]
+        self._wire = Wire(app.config["REDIS_URL"], self._heard, self._joined)
+        self._feed = Feed(self._read)
+        self._readers: set[Reader] = set()
+        self._count: Counter[str] = Counter()
         self._followers: dict[str, set[Follower]] = defaultdict(set)
-        self._pubsub: redis.asyncio.client.PubSub | None = None
+        self._reading = asyncio.Semaphore(_READS)
+        self._unsure: set[str] = set()
         self._looks = 0
-        self._draining = False
+        self._draining = self._watches_peers = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.asynccontextmanager
-    async def follow(self, job_id: str, after: int, token_id: str) -> AsyncIterator[Follower]:
-        follower = Follower(self._database, job_id, after, token_id)
+    async def open(self, token_id: str, *, lasting: bool = False) -> AsyncIterator[Reader]:
+        """A reader for one socket or stream; raises Leave when its token has too many."""
+        if not self.has_room(token_id):
+            raise Leave(TOO_MANY, f"too many: a token may have {self._most_readers} sockets")
+        if not self._watches_peers:  # not before: a server may listen later than it starts us
+            self._watches_peers = True
+            peers.watch()
+        reader = Reader(token_id, self._read, self._begin, self._end, lasting)
         if self._draining:
-            follower.send_away(Leave(*_RESTART))
-        self._followers[job_id].add(follower)
+            reader.send_away(Leave(*_RESTART))
+        self._readers.add(reader)
+        self._count[token_id] += 1
         try:
-            if len(self._followers[job_id]) == 1:
-                await self._tell(lambda pubsub: pubsub.subscribe(CHANNEL + job_id))
-            yield follower
+            yield reader
         finally:
-            self._followers[job_id].discard(follower)
-            if not self._followers[job_id]:
-                del self._followers[job_id]
-                await self._tell(lambda pubsub: pubsub.unsubscribe(CHANNEL + job_id))
+            self._readers.discard(reader)
+            self._count[token_id] -= 1
+            await self.ignore_all(reader)
+            await reader.unfollow(reader.followers)
+
+    def has_room(self, token_id: str) -> bool:
+        return self._count[token_id] < self._most_readers
+
+    async def follow_all(self, reader: Reader) -> None:
+        self._feed.readers.add(reader)
+        await self._wire.join([FEED])
+
+    async def ignore_all(self, reader: Reader) -> None:
+        if reader in self._feed.readers:
+            self._feed.readers.discard(reader)
+            if not self._feed.readers:
+                await self._wire.leave([FEED])
 
     def drain(self) -> None:
-        """Has every follower go elsewhere, and whoever comes from now on."""
+        """Has every reader go elsewhere, and whoever comes from now on."""
         self._draining = True
-        for follower in self._everyone():
-            follower.send_away(Leave(*_RESTART))
+        for reader in self._readers:
+            reader.send_away(Leave(*_RESTART))
 
     def open(self) -> int:
         """How many follow a job in this process."""
@@ -81,8 +112,9 @@ class Hub:
     async def start(self) -> None:
         self._draining = False
         self._tasks = [
-            asyncio.create_task(self._listen()),
+            asyncio.create_task(self._wire.listen()),
             asyncio.create_task(_again(_LOOK_EVERY, self._look)),
+            asyncio.create_task(_again(_MAKE_SURE_EVERY, self._make_sure)),
             asyncio.create_task(_again(_CHECK_TOKENS_EVERY, self._check_tokens)),
         ]
         if stop := _hypercorns_stop():
@@ -96,79 +128,63 @@ class Hub:
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=0.2)
 
-    def _everyone(self) -> list[Follower]:
-        return [follower for those in self._followers.values() for follower in those]
+    async def _read(self, verb: Callable[..., Any], *args: Any) -> Any:
+        async with self._reading:
+            return await self._database.read(verb, *args)
 
-    async def _tell(self, say: Callable[[redis.asyncio.client.PubSub], Awaitable[Any]]) -> None:
-        if self._pubsub is not None:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                async with asyncio.timeout(1):
-                    await say(self._pubsub)
+    async def _begin(self, followers: Collection[Follower]) -> None:
+        for follower in followers:
+            self._followers[follower.job_id].add(follower)
+        await self._wire.join([CHANNEL + follower.job_id for follower in followers])
 
-    async def _listen(self) -> None:
-        """Hears announcements for as long as the process serves, through any loss of Redis."""
-        while True:
-            try:
-                await self._hear()
-            except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("Redis is away, following rows instead: %s", type(error).__name__)
-            finally:
-                self._pubsub = None
-            await asyncio.sleep(_LOOK_EVERY)
+    async def _end(self, followers: Collection[Follower]) -> None:
+        for follower in followers:
+            self._followers[follower.job_id].discard(follower)
+        lonely = [each.job_id for each in followers if not self._followers.get(each.job_id, True)]
+        for job_id in lonely:
+            del self._followers[job_id]
+        await self._wire.leave([CHANNEL + job_id for job_id in lonely])
 
-    async def _hear(self) -> None:
-        client = redis.asyncio.from_url(self._url, socket_connect_timeout=2)
-        async with client, client.pubsub() as pubsub:
-            await pubsub.subscribe(CHANNEL)
-            self._pubsub = pubsub
-            for job_id in tuple(self._followers):
-                await pubsub.subscribe(CHANNEL + job_id)
-            while True:
-                await self._hear_one(pubsub)
-
-    async def _hear_one(self, pubsub: redis.asyncio.client.PubSub) -> None:
-        """The next announcement; a Redis that is frozen or cut off is found out by its silence."""
-        async with asyncio.timeout(_SILENCE):
-            while (message := await pubsub.get_message(timeout=1)) is None:
-                await pubsub.ping()
-        try:
-            self._dispatch(message)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            logger.warning("Something that is no announcement came by Redis.")
-
-    def _dispatch(self, message: dict[str, Any]) -> None:
-        if message["type"] not in ("subscribe", "message"):
+    def _heard(self, channel: str, frame: Any) -> None:
+        if channel == FEED:
+            self._feed.hear(frame)
             return
-        job_id = message["channel"].decode().removeprefix(CHANNEL)
-        those = tuple(self._followers.get(job_id, ()))
-        if message["type"] == "subscribe":
-            # From here on nothing is missed; what came before is in the rows.
-            for follower in those:
-                follower.look()
-        elif those:
-            frame = json.loads(message["data"])
-            for follower in those:
-                follower.hear(frame)
+        for follower in tuple(self._followers.get(channel.removeprefix(CHANNEL), ())):
+            follower.hear(frame)
+
+    def _joined(self, channel: str) -> None:
+        # From here on nothing is missed; what came before is in the rows.
+        self._unsure.add(channel.removeprefix(CHANNEL))
 
     async def _look(self) -> None:
         """Looks at the rows of all followed jobs, each time while Redis is away."""
         self._looks += 1
-        if self._pubsub is not None and self._looks % _LOOK_ANYWAY:
-            return
-        followed = sorted(self._followers)
-        for start in range(0, len(followed), _BATCH):
-            part = followed[start : start + _BATCH]
-            for row in await self._database.read(_states, part):
+        if not self._wire.is_up:
+            await self._feed.look()
+            await self._look_at(self._followers)
+        else:
+            self._feed.trust()
+            if self._looks % _LOOK_ANYWAY == 0:
+                await self._look_at(self._followers)
+
+    async def _make_sure(self) -> None:
+        unsure, self._unsure = self._unsure, set()
+        await self._look_at(unsure & self._followers.keys())
+
+    async def _look_at(self, job_ids: Iterable[str]) -> None:
+        """Has those look who have not seen all that the rows say."""
+        ids = sorted(job_ids)
+        for start in range(0, len(ids), _BATCH):
+            for row in await self._read(_newest, ids[start : start + _BATCH]):
                 for follower in tuple(self._followers.get(row.id, ())):
-                    if row.last_seq > follower.cursor or row.state is JobState.RUNNING:
-                        follower.look()
+                    follower.compare(row.last_seq, row.progress)
 
     async def _check_tokens(self) -> None:
-        for token_id in {follower.token_id for follower in self._everyone()}:
+        for token_id in {reader.token_id for reader in self._readers}:
             if await self._database.read(tokens.by_id, token_id) is None:
-                for follower in self._everyone():
-                    if follower.token_id == token_id:
-                        follower.send_away(Leave(*_SIGNED_OUT))
+                for reader in self._readers:
+                    if reader.token_id == token_id:
+                        reader.send_away(Leave(*_SIGNED_OUT))
 
     async def _drain_at(self, stop: Any) -> None:
         if stop.is_set():
@@ -193,5 +209,6 @@ def _hypercorns_stop() -> Any:
     return options.get("shutdown_event")
 
 
-def _states(session: Session, ids: list[str]) -> Any:
-    return session.execute(select(Job.id, Job.state, Job.last_seq).where(Job.id.in_(ids))).all()
+def _newest(session: Session, ids: list[str]) -> Any:
+    wanted = select(Job.id, Job.last_seq, Job.progress).where(Job.id.in_(ids))
+    return session.execute(wanted).all()

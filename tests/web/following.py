@@ -81,8 +81,16 @@ def numbered(lines: int) -> list[str]:
 
 
 def connect(served: Served, job_id: str, secret: str, after: Any = 0, **more: Any) -> Any:
+    return _connect(served, f"/ws/jobs/{job_id}?after={after}", secret, **more)
+
+
+def connect_many(served: Served, secret: str, **more: Any) -> Any:
+    return _connect(served, "/ws", secret, **more)
+
+
+def _connect(served: Served, path: str, secret: str, **more: Any) -> Any:
     headers = {"Authorization": f"Bearer {secret}"} | more.pop("headers", {})
-    address = f"{served.socket_address}/ws/jobs/{job_id}?after={after}"
+    address = f"{served.socket_address}{path}"
     return websockets.connect(address, additional_headers=headers, proxy=None, **more)
 
 
