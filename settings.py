@@ -158,6 +158,10 @@ MAX_QUEUE_DEPTH = env.int("MAX_QUEUE_DEPTH", 100_000, validate=Range(min=1))
 JOB_LEASE = env.float("JOB_LEASE", 15.0, validate=Range(min=1))
 #: Seconds the broker has to take a message before the relay tries again.
 PUBLISH_TIMEOUT = env.float("PUBLISH_TIMEOUT", 1.0, validate=Range(min=0.01))
+#: What a task logs by `logging` from this level on is kept with its job, as `self.log` is.
+JOB_LOG_LEVEL = _text(
+    "JOB_LOG_LEVEL", "INFO", validate=OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+)
 
 # SMS
 SMS_PROVIDER = _text(

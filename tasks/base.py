@@ -22,7 +22,7 @@ from quart_app.errors import Permanent, Problem
 from quart_app.interrupt import Cancelled
 from quart_app.models import Job
 from quart_app.reporter import Run, plain
-from tasks import outcomes, retrying
+from tasks import logs, outcomes, retrying
 from tasks.parameters import bind, model_of
 
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
@@ -252,7 +252,7 @@ class JobTask(AppContextTask):
 
     def _attempt(self, job: Job, run: Run) -> Any:
         try:
-            with run.interrupt:
+            with logs.kept_for(run), run.interrupt:
                 result = self._call(job)
             self._record(run, lambda s: self._finish(s, job, run, result))
         except Cancelled:

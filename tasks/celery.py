@@ -6,4 +6,4 @@ from tasks import logs, node
 quart_app = create_app()
 app = quart_app.extensions["celery"]
 node.prepare(app)
-logs.prepare()
+logs.prepare(quart_app)

@@ -296,3 +296,38 @@ def promise(self: Any, path: str = "", how: str = "") -> str:
     if how == "and fails":
         raise ValueError(how)
     return "kept"
+
+
+@task(bind=True)
+def talk(self: Any) -> str:
+    """Says the same by its own means and by ordinary logging, among other things."""
+    self.log("by itself")
+    _talk()
+    return "said"
+
+
+@task
+async def talk_later() -> str:
+    """As `talk`, from a loop and a thread of it."""
+    await asyncio.sleep(0)
+    await asyncio.to_thread(_talk)
+    return "said"
+
+
+def _talk() -> None:
+    logging.getLogger("shop").info("sold %d of %s", 3, "Größe 5")
+    logging.getLogger("shop").debug("nobody wants to know")
+    get_task_logger(__name__).warning("low on stock")
+    logging.getLogger("sqlalchemy.engine").error("of the machinery")
+    try:
+        raise ValueError("no price")
+    except ValueError:
+        current_app.logger.exception("cannot sell")
+
+
+@task
+def babble(lines: int) -> None:
+    """Logs so many lines, and one that cannot be written."""
+    logging.getLogger("shop").info("%d of", "not a number")
+    for number in range(lines):
+        logging.getLogger("shop").info("line %d", number)
