@@ -8,7 +8,7 @@ from pathlib import Path
 _HANDLES = Path("/dev/fd")
 #: Seconds: a quiet client is asked after the first, then every so often; what it was sent may
 #: stay unacknowledged as long as the last.
-_OPTIONS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_USER_TIMEOUT": 45_000}
+_OPTIONS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_USER_TIMEOUT": 30_000}
 
 
 def watch() -> None:
