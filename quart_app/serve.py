@@ -3,10 +3,19 @@
 import asyncio
 import signal
 import sys
+from types import ModuleType
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from quart import Quart
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
+
+_MOST_FILES = 65_536
 
 
 async def serve(app: Quart, bind: str) -> None:
@@ -14,8 +23,9 @@ async def serve(app: Quart, bind: str) -> None:
     config = Config()
     config.bind = [bind]
     config.graceful_timeout = 5
-    config.websocket_max_message_size = 64 * 1024
+    config.backlog = 1_024  # all sockets of a server that restarts come back at once
     config.websocket_ping_interval = 20
+    _allow_many_sockets()
     stop = asyncio.Event()
     if sys.platform != "win32":  # its loop knows no signals: there Ctrl-C cancels this coroutine
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -28,6 +38,15 @@ async def serve(app: Quart, bind: str) -> None:
         _stop_pings()
 
     await hypercorn_serve(app, config, shutdown_trigger=drained)
+
+
+def _allow_many_sockets() -> None:
+    """As many open files as the system lets this process have: the usual limit is 1,024."""
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _stop_pings() -> None:

@@ -69,19 +69,29 @@ class Connection(ASGIWebsocketConnection):
     def __init__(self, app: Quart, scope: WebsocketScope) -> None:
         super().__init__(app, scope)
         self.queue: Inbox = Inbox(app.config["MAX_FRAMES_PER_SECOND"])
+        self._is_gone = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         stream = getattr(send, "__self__", None)
-        if isinstance(stream, WSStream):
-            stream.buffer = _Buffer(self.queue)
-            # Compressed, a small frame may unfold to a thousand times its size before it is seen;
-            # and each socket would keep some 300 KB for it.
-            stream.handshake.extensions = None
-        await super().__call__(receive, send)
+        if not isinstance(stream, WSStream):
+            await super().__call__(receive, send)
+            return
+        stream.buffer = _Buffer(self.queue)
+        # Compressed, a small frame may unfold to a thousand times its size before it is seen; and
+        # each socket would keep some 300 KB for it.
+        stream.handshake.extensions = None
+        try:
+            await super().__call__(receive, send)
+        finally:
+            # Hypercorn would wait for ever to hand over what still comes, before it cuts it off.
+            self._dropping = asyncio.create_task(self.handle_messages(receive))
 
     async def handle_messages(self, receive: ASGIReceiveCallable) -> None:
-        while (event := await receive())["type"] != "websocket.disconnect":
-            if event["type"] == "websocket.receive":
+        while not self._is_gone:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                self._is_gone = True
+            elif event["type"] == "websocket.receive":
                 # An empty binary frame comes with or without a text, by the server.
                 self.queue.take(event.get("text") or event.get("bytes") or "")
 

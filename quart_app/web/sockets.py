@@ -23,6 +23,7 @@ blueprint = Blueprint("live", __name__)
 _SEND_SECONDS = 10
 _CLOSE_SECONDS = 2
 _FAULT = 1011
+_TOO_SLOW = Leave(TOO_MANY, "too slow")
 
 #: Reads what the client says for as long as it may talk; raises Leave when it may not.
 Hears = Callable[[Reader], Awaitable[None]]
@@ -45,11 +46,12 @@ async def jobs_socket() -> None:
 async def _attend(talk: Callable[[User], Awaitable[None]]) -> None:
     await websocket.accept()
     leave = await _outcome(talk)
+    patience = _SEND_SECONDS if leave is _TOO_SLOW else _CLOSE_SECONDS
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_CLOSE_SECONDS):
+        async with asyncio.timeout(patience):
             await websocket.close(leave.code, leave.reason)
             # Until it has gone: cut off while it talks, it would not see why.
-            await asyncio.sleep(_CLOSE_SECONDS)
+            await asyncio.sleep(patience)
 
 
 async def _outcome(talk: Callable[[User], Awaitable[None]]) -> Leave:
@@ -59,7 +61,7 @@ async def _outcome(talk: Callable[[User], Awaitable[None]]) -> Leave:
     except Leave as leave:
         return leave
     except TimeoutError:
-        return Leave(TOO_MANY, "too slow")
+        return _TOO_SLOW
     except (Problem, *problems.AWAY) as problem:
         logger.warning("A socket has to come again: %s", type(problem).__name__)
         return Leave(TOO_MANY, "not available: try again soon")
@@ -111,7 +113,8 @@ async def _converse(reader: Reader, hear: Hears) -> None:
 async def _send_frames(reader: Reader) -> None:
     async for frame in reader.frames():
         text = json.dumps(frame, ensure_ascii=False)
-        await asyncio.wait_for(websocket.send(text), _SEND_SECONDS)
+        async with asyncio.timeout(_SEND_SECONDS):  # wait_for may miss that it is cancelled
+            await websocket.send(text)
 
 
 async def _hear_nothing(_: Reader) -> None:

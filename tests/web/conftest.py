@@ -17,10 +17,15 @@ from tests.web.following import Hand, Served
 def serving(
     place: Place, log: Path, *, port: int = 0, by: str = "serve", **env: str
 ) -> Iterator[Served]:
-    """A web process, started with `quart serve` or with `hypercorn asgi:app`."""
-    bind = f"127.0.0.1:{port or real.free_port()}"
-    start = {"serve": ("quart", "--app", "asgi", "serve"), "hypercorn": ("hypercorn", "asgi:app")}
-    argv = real.python(*start[by], "--bind", bind)
+    """A web process, started with `quart serve`, `hypercorn asgi:app` or `uvicorn asgi:app`."""
+    port = port or real.free_port()
+    bind = f"127.0.0.1:{port}"
+    start = {
+        "serve": ("quart", "--app", "asgi", "serve", "--bind", bind),
+        "hypercorn": ("hypercorn", "asgi:app", "--bind", bind),
+        "uvicorn": ("uvicorn", "asgi:app", "--port", str(port)),
+    }
+    argv = real.python(*start[by])
     with real.process(argv, place.env | env, log) as process:
         address = f"http://{bind}"
         real.until(lambda: process.poll() is not None or answers(address))

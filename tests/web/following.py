@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,14 +119,30 @@ async def receive(socket: ClientConnection, count: int) -> Frames:
 
 
 async def flooded(socket: ClientConnection, frame: str | bytes) -> int:
-    """Sends until the socket is closed; the code it is closed with."""
-    try:
-        async with asyncio.timeout(10):
+    """Sends until the socket is closed, reading all the while; the code it is closed with."""
+    reading = asyncio.create_task(drain(socket))
+    with suppress(websockets.ConnectionClosed):
+        async with asyncio.timeout(25):
             while True:
                 await socket.send(frame)
                 await asyncio.sleep(0)
-    except websockets.ConnectionClosed as closed:
-        return closed.rcvd.code if closed.rcvd else 1006
+    return (await reading)[1]
+
+
+@contextmanager
+def deaf(served: Served, path: str, secret: str) -> Iterator[socket.socket]:
+    """A client that opens a socket and then reads nothing any more."""
+    host = served.address.removeprefix("http://")
+    asked = (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {secret}\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    name, _, port = host.partition(":")
+    with socket.create_connection((name, int(port))) as client:
+        client.sendall(asked.encode())
+        assert client.recv(12) == b"HTTP/1.1 101"
+        yield client
 
 
 def stored(frames: Frames) -> Frames:

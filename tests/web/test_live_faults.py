@@ -1,24 +1,30 @@
 """A job followed live while parts of the system stop, freeze and come back."""
 
 import asyncio
+import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from tests import real
 from tests.conftest import Place
+from tests.real import eventually
 from tests.web.conftest import serving
 from tests.web.following import (
     Frames,
     Hand,
     Served,
     connect,
+    connect_many,
+    deaf,
     drain,
     follow,
     on_one_database,
@@ -108,6 +114,33 @@ async def test_a_frozen_redis_is_noticed_and_the_newest_progress_still_arrives(
             os.kill(pid, signal.SIGCONT)
 
 
+async def test_the_feed_goes_on_by_rows_while_redis_is_away(
+    web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
+) -> None:
+    running = await apart.start()
+    async with connect_many(web, secret) as socket, asyncio.timeout(30):
+        await socket.send('{"follow": "all"}')
+        await eventually(lambda: hears_of_a_new_job(socket, apart))
+        await apart.succeed(running)
+        assert (await next_about(running, socket))["state"] == "succeeded"
+        with redis.running():
+            await eventually(lambda: hears_of_a_new_job(socket, apart))
+
+
+async def hears_of_a_new_job(socket: ClientConnection, hand: Hand) -> bool:
+    try:
+        async with asyncio.timeout(2):
+            return bool(await next_about(await hand.submit(), socket))
+    except TimeoutError:
+        return False
+
+
+async def next_about(job_id: str, socket: ClientConnection) -> dict[str, Any]:
+    while (frame := json.loads(await socket.recv()))["job"] != job_id:
+        pass
+    return dict(frame)
+
+
 @on_one_database
 @pytest.mark.parametrize("by", ["serve", "hypercorn"])
 async def test_a_stop_sends_everyone_elsewhere_and_ends_in_time(
@@ -150,7 +183,7 @@ async def test_a_client_that_never_reads_hurts_nobody(
     before = memory(served.pid)
     async with AsyncExitStack() as stack:
         for _ in range(10):
-            stack.enter_context(deaf(served, job_id, secret))
+            stack.enter_context(deaf(served, f"/ws/jobs/{job_id}", secret))
         async with connect(served, job_id, secret) as good:
             for _ in range(8):
                 await hand.say(job_id, *["x" * 4_000] * 200)
@@ -158,16 +191,25 @@ async def test_a_client_that_never_reads_hurts_nobody(
     assert memory(served.pid) - before < 60 * MEGA
 
 
-@contextmanager
-def deaf(served: Served, job_id: str, secret: str) -> Iterator[socket.socket]:
-    """A client that asks for a job's frames and reads none."""
-    host = served.address.removeprefix("http://")
-    asked = (
-        f"GET /ws/jobs/{job_id} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {secret}\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    name, _, port = host.partition(":")
-    with socket.create_connection((name, int(port))) as client:
-        client.sendall(asked.encode())
-        yield client
+@on_one_database
+async def test_a_client_that_reads_too_slowly_is_let_go(
+    clean: Place, secret: str, hand: Hand, tmp_path: Path
+) -> None:
+    job_id = await hand.start()
+    with serving(clean, tmp_path / "web.log", MAX_SOCKETS_PER_TOKEN="1") as web:
+        async with connect(web, job_id, secret, max_queue=1) as slow:
+            for _ in range(4):
+                await hand.say(job_id, *["x" * 8_000] * 500)
+
+            await eventually(lambda: served_at_once(web, job_id, secret))
+            frames, code = await drain(slow)
+    assert (code, len(frames) < 2_002) == (1013, True)
+
+
+async def served_at_once(web: Served, job_id: str, secret: str) -> bool:
+    """Whether the only place for a socket is free."""
+    async with connect(web, job_id, secret) as socket:
+        try:
+            return bool(await receive(socket, 1))
+        except ConnectionClosed:
+            return False
