@@ -82,9 +82,10 @@ class Site:
         status = Path(f"/proc/{process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) // 1024
 
-    def tracebacks(self) -> list[str]:
-        log = (self.folder / "web.log").read_text()
-        return [log[log.index("Traceback") :][:3_000]] if "Traceback" in log else []
+    def failures(self) -> list[str]:
+        """What the web could not make sense of itself."""
+        lines = (self.folder / "web.log").read_text().splitlines()
+        return [line for line in lines if "A socket failed" in line]
 
     def _argv(self, name: str) -> list[str]:
         words = ("-A", "tasks", "worker", "--loglevel=warning", "-P", "threads", "-c", "60")
@@ -176,7 +177,7 @@ async def load(site: Site, sockets: int) -> list[str]:
         for task in running:
             task.cancel()
     print(f"{tally.ended} ends, {tally.events} events, closed: {dict(tally.closed)}")
-    return tally.faults + unlike_the_rows(site, clients) + site.tracebacks()
+    return tally.faults + unlike_the_rows(site, clients) + site.failures()
 
 
 async def submit(site: Site, token: str, count: int) -> list[str]:

@@ -45,6 +45,16 @@ def get() -> "Hub":
     return hub
 
 
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancels until all have ended: the clients of Redis and databases may swallow it once."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.2)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Hub:
     """All who follow jobs in this process, by one Redis subscription, however many there are."""
 
@@ -122,11 +132,7 @@ class Hub:
 
     async def stop(self) -> None:
         self.drain()
-        pending = set(self._tasks)
-        while pending:  # redis-py swallows a cancellation that comes while it connects
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=0.2)
+        await end(self._tasks)
 
     async def _read(self, verb: Callable[..., Any], *args: Any) -> Any:
         async with self._reading:

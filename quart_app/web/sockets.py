@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ _FAULT = 1011
 _TOO_SLOW = Leave(TOO_MANY, "too slow")
 
 #: Reads what the client says for as long as it may talk; raises Leave when it may not.
-Hears = Callable[[Reader], Awaitable[None]]
+Hears = Callable[[Reader], Coroutine[Any, Any, None]]
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ async def _many_jobs(user: User) -> None:
 
 async def _converse(reader: Reader, hear: Hears) -> None:
     """Sends until done, reading all the while: a client that talks would else fill our memory."""
-    tasks = [asyncio.ensure_future(part(reader)) for part in (_send_frames, hear)]
+    tasks = [asyncio.create_task(_send_frames(reader)), asyncio.create_task(hear(reader))]
     either: list[asyncio.Future[Any]] = [*tasks, reader.leaving]
     try:
         done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -105,9 +105,7 @@ async def _converse(reader: Reader, hear: Hears) -> None:
             raise reader.leaving.result()
         (tasks[0] if tasks[0] in done else tasks[1]).result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await live.end(tasks)
 
 
 async def _send_frames(reader: Reader) -> None:
