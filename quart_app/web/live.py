@@ -115,9 +115,10 @@ class Hub:
         for reader in self._readers:
             reader.send_away(Leave(*_RESTART))
 
-    def open(self) -> int:
-        """How many follow a job in this process."""
-        return len(self._everyone())
+    @property
+    def readers(self) -> int:
+        """How many sockets and streams are open in this process."""
+        return len(self._readers)
 
     async def start(self) -> None:
         self._draining = False

@@ -37,7 +37,7 @@ async def readyz() -> Any:
 async def metrics() -> Any:
     """The figures of this installation for Prometheus, in the format it accepts."""
     kept, live = current_app.extensions["metrics"], current_app.extensions["live"]
-    text, content_type = await kept.scrape(request.headers.get("Accept", ""), live.open())
+    text, content_type = await kept.scrape(request.headers.get("Accept", ""), live.readers)
     return Response(text, content_type=content_type)
 
 
