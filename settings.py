@@ -154,6 +154,10 @@ MAX_FRAMES_PER_SECOND = env.int("MAX_FRAMES_PER_SECOND", 100, validate=Range(min
 
 # Jobs
 MAX_QUEUE_DEPTH = env.int("MAX_QUEUE_DEPTH", 100_000, validate=Range(min=1))
+#: Days for which a job is kept after its end; a day at least, as Idempotency-Keys are.
+KEEP_SUCCEEDED = env.float("KEEP_SUCCEEDED", 7.0, validate=Range(min=1))
+KEEP_FAILED = env.float("KEEP_FAILED", 30.0, validate=Range(min=1))
+KEEP_CANCELLED = env.float("KEEP_CANCELLED", 30.0, validate=Range(min=1))
 #: Seconds a worker may be silent before its job is given to another.
 JOB_LEASE = env.float("JOB_LEASE", 15.0, validate=Range(min=1))
 #: Seconds the broker has to take a message before the relay tries again.
@@ -213,7 +217,10 @@ CELERY_BEAT_SCHEDULER = "tasks.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = _beat_schedule(
     env.json(
         "CELERY_BEAT_SCHEDULE",
-        {"tasks": {"task": "tasks.scheduler.send_sms", "schedule": "*/1 * * * *", "args": ()}},
+        {
+            "tasks": {"task": "tasks.scheduler.send_sms", "schedule": "*/1 * * * *", "args": ()},
+            "prune": {"task": "tasks.scheduler.prune", "schedule": "17 * * * *", "args": ()},
+        },
     )
 )
 globals().update(_from_environment())

@@ -9,6 +9,7 @@ from celery import Celery
 from kombu.resource import Resource
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from quart_app.doorbell import Foundry, Ring, job_of, message, redis_py_url
@@ -68,8 +69,10 @@ class RedisBroker:
         pipe = self._redis.pipeline(transaction=False)
         for ring in rings:
             pipe.lpush(*self._foundry.cast(ring))
-        # A list that cannot be pushed to is for the relay to find out; the others are served.
-        lengths = zip(rings, pipe.execute(raise_on_error=False), strict=True)
+        replies = pipe.execute(raise_on_error=False)
+        if refused := next(filter(_is_refusal, replies), None):
+            raise refused
+        lengths = zip(rings, replies, strict=True)
         return {ring.queue: length for ring, length in lengths if isinstance(length, int)}
 
     def waiting(self, queue: str) -> Waiting:
@@ -90,6 +93,14 @@ class RedisBroker:
 
     def close(self) -> None:
         self._redis.close()
+
+
+def _is_refusal(reply: Any) -> bool:
+    """Whether Redis takes nothing now, as when it is full.
+
+    A list that cannot be pushed to is for the relay to find out; the others are served.
+    """
+    return isinstance(reply, RedisError) and not str(reply).startswith("WRONGTYPE")
 
 
 class KombuBroker:

@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, Select, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -21,6 +22,7 @@ from sqlalchemy.sql.expression import bindparam
 from sqlalchemy.sql.functions import FunctionElement
 
 from quart_app import sqlite
+from quart_app.errors import Unsure
 from quart_app.models import Time
 
 P = ParamSpec("P")
@@ -39,6 +41,8 @@ _MYSQL_SETUP = (
 _DEADLOCK = 1213
 _PATIENCE = 20  # seconds for all that a verb does, or for one answer to a worker
 _TRIES = 3
+#: Seconds for which a database that comes back is asked what became of a commit.
+_ASK_FOR = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,11 @@ def get() -> "Database":
     """The database of the current application."""
     database: Database = current_app.extensions["db"]
     return database
+
+
+def prove(session: Session, row: Select[Any]) -> None:
+    """Names a row that exists if and only if this transaction is committed."""
+    session.info["proof"] = row
 
 
 def beside_forks(app: Quart) -> "Database":
@@ -118,15 +127,35 @@ class Database:
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         for tries_left in reversed(range(_TRIES)):
+            is_done = False
             try:
                 async with self.transaction(self._async_engine) as session:
                     result = await session.run_sync(verb, *args, **kwargs)
+                    is_done = True
                 break
-            except DBAPIError as error:
+            except (DBAPIError, NoAnswer) as error:
+                if is_done and await self._has_landed(session.sync_session, error):
+                    break
                 if not (tries_left and _is_deadlock(error)):
                     raise
         self._committed(session.sync_session)
         return result
+
+    async def _has_landed(self, session: Session, error: Exception) -> bool:
+        """Whether a transaction was committed although its commit failed: asked, never guessed.
+
+        What tells is a row that it alone has written, left by `prove`. Raises Unsure while the
+        database does not say.
+        """
+        proof = session.info.get("proof")
+        if proof is None or _is_deadlock(error):
+            return False
+        deadline = time.monotonic() + _ASK_FOR
+        while time.monotonic() < deadline:
+            with suppress(DBAPIError, NoAnswer):
+                return await self.read(lambda asking: asking.scalar(proof) is not None)
+            await asyncio.sleep(0.2)
+        raise Unsure from error
 
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -232,5 +261,6 @@ class _BesideForks(Database):
         return super()._options | {"poolclass": NullPool, "connect_args": {"timeout": 3}}
 
 
-def _is_deadlock(error: DBAPIError) -> bool:
-    return bool(error.orig and error.orig.args and error.orig.args[0] == _DEADLOCK)
+def _is_deadlock(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return bool(cause and cause.args and cause.args[0] == _DEADLOCK)

@@ -38,5 +38,18 @@ class Full(Problem):
     title = "Queue full"
 
 
+class Unsure(Problem):
+    """The database went away within a commit, and has not said yet whether that got through."""
+
+    status = 503
+    title = "Outcome unknown"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database went away just now: this may or may not have been carried out. Look, or"
+            " send it again with the same Idempotency-Key."
+        )
+
+
 class Permanent(Exception):
     """Raised inside a task: the job fails at once, since another attempt would not mend it."""

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from quart_app import db
 from quart_app.models import Event, Job, JobState
 
 #: A JSON object: job, seq, at, type and what its type carries.
@@ -21,6 +22,9 @@ def record(session: Session, rows: Sequence[Event]) -> None:
         return
     columns = ("job_id", "seq", "at", "type", "data")
     session.execute(insert(Event), [{name: getattr(row, name) for name in columns} for row in rows])
+    last = rows[-1]
+    mine = (Event.job_id == last.job_id, Event.seq == last.seq, Event.at == last.at)
+    db.prove(session, select(Event.seq).where(*mine))
     announce(session, [frame(row) for row in rows])
 
 

@@ -1,6 +1,7 @@
 """What a caller asks for, checked against the task it names, and the row it becomes."""
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from quart_app.models import Job, JobState
 # A queue's name is a key of Redis: kombu's own keys and ours are none.
 _QUEUE_NAME = re.compile(r"(?!unacked|_kombu|celeryev|quartermaster:)[\w.:-]{1,100}(?<!pidbox)")
 _MOST_LEVELS = 100
+#: Characters of JSON: they have to fit into a packet of every database.
+MOST_ARGUMENTS = 1024 * 1024
 #: Those that a time to come may be in.
 YEARS = range(1970, 3000)
 
@@ -68,6 +71,8 @@ def row(new: NewJob, at: datetime) -> Job:
     if len(new.unique_key or "") > 255:
         raise Invalid("unique_key", "expected at most 255 characters")
     args, kwargs = task.check(new.args, new.kwargs)
+    if len(json.dumps([args, kwargs], ensure_ascii=False)) > MOST_ARGUMENTS:
+        raise Invalid("kwargs", f"expected arguments of at most {MOST_ARGUMENTS} characters in all")
     available_at = _available_at(new, at)
     later = available_at > at
     return Job(

@@ -192,4 +192,4 @@ def _take(session: Session, job: _Card) -> Ring | None:
 def _put_back(session: Session, rings: Sequence[Ring]) -> None:
     ids = sorted(ring.job_id for ring in rings)
     queued = update(Job).where(Job.id.in_(ids), Job.state == JobState.QUEUED)
-    session.execute(queued.values(published_at=None))
+    session.execute(queued.values(published_at=None, rings=Job.rings - 1))

@@ -3,20 +3,15 @@
 from functools import partial
 from typing import Any
 
-import billiard.exceptions
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 from sqlalchemy.orm import Session
 
 from quart_app import attempts, nodes, rescue
+from tasks.outcomes import TimeLimitExceeded
 
 #: What the pool says of a child that ended under a task: killed, crashed, or told to exit.
 _DEATHS = (WorkerLostError, SystemExit, KeyboardInterrupt)
-
-
-class TimeLimitExceeded(billiard.exceptions.TimeLimitExceeded):
-    def __str__(self) -> str:
-        return f"it ran longer than {self.args[0]:g} s"
 
 
 class JobRequest(Request):

@@ -1,14 +1,24 @@
 """What beat starts by the clock."""
 
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from quart_app import db, jobs, sms
+from quart import current_app
+from sqlalchemy.orm import Session
+
+from quart_app import db, jobs, retention, sms
 from quart_app.errors import Invalid
+from quart_app.models import JobState
 from tasks.base import task
 
 #: Messages of one transaction, which others wait for, and of one run: the next one goes on.
 _BATCH = 100
 _MOST = 5_000
+#: Rows of one transaction, and seconds for one kind of them: the next run goes on.
+_PRUNED_AT_ONCE = 500
+_PRUNE_SECONDS = 120.0
 
 
 @task(bind=True)
@@ -27,6 +37,31 @@ def send_sms(self: Any) -> dict[str, Any]:
     due = len(started) + len(refused)
     self.log(f"{due} due: {len(started)} given to a job each, {len(refused)} refused.")
     return {"due": due, "started": len(started), "refused": len(refused), "jobs": started}
+
+
+@task(bind=True)
+def prune(self: Any) -> dict[str, int]:
+    """Deletes what ended longer ago than it is to be kept: jobs, their events, messages, nodes."""
+    ages, failed = retention.ages(current_app.config), JobState.FAILED
+    kinds: dict[str, Callable[[Session], int]] = {
+        state.value: partial(retention.prune, state=state, age=age, most=_PRUNED_AT_ONCE)
+        for state, age in ages.items()
+    }
+    kinds["messages"] = partial(retention.prune_messages, age=ages[failed], most=_PRUNED_AT_ONCE)
+    gone = {kind: _until_none_is_left(self, verb) for kind, verb in kinds.items()}
+    with db.session() as session:
+        return gone | {"nodes": retention.prune_nodes(session)}
+
+
+def _until_none_is_left(task: Any, verb: Callable[[Session], int]) -> int:
+    gone, deadline = 0, time.monotonic() + _PRUNE_SECONDS
+    while not task.cancelled and time.monotonic() < deadline:
+        with db.session() as session:
+            batch = verb(session)
+        gone += batch
+        if batch < _PRUNED_AT_ONCE:
+            break
+    return gone
 
 
 def _start_batch() -> tuple[list[str], dict[str, str]]:

@@ -277,3 +277,19 @@ def test_a_broker_that_is_not_redis_is_left_in_time_too(
         assert time.monotonic() - began < 4
     assert Ledger(app).job(job_id).published_at is None
     assert Ledger(app).job(job_id).state is JobState.QUEUED
+
+
+def test_a_redis_that_is_full_has_taken_nothing(clean: Place, tmp_path: Path) -> None:
+    with real.redis_server(tmp_path) as url, Redis.from_url(url) as redis:
+        app = clean.app(REDIS_URL=url, CELERY_BROKER_URL=url)
+        redis.config_set("maxmemory", "1")
+        ledger = Ledger(app)
+        job_id = ledger.submit("add", 1)
+        ledger.change(job_id, available_at=db.now(-5))
+        for _ in range(5):
+            in_app_context(app, lambda: relay.tick(db.get(), app.extensions["publisher"]))
+        assert (ledger.job(job_id).published_at, ledger.job(job_id).rings) == (None, 0)
+        redis.config_set("maxmemory", "0")
+        in_app_context(app, lambda: relay.tick(db.get(), app.extensions["publisher"]))
+        assert waiting(url) == [job_id]
+        app.extensions["publisher"].close()

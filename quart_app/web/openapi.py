@@ -58,7 +58,7 @@ class Provider(OpenAPIProvider):
 
 
 def _name(rule: Rule) -> str:
-    return rule.endpoint.removeprefix("api.").replace(".", "_")
+    return rule.endpoint.removeprefix("api.").removeprefix("ops.").replace(".", "_")
 
 
 def _operation(task: Any, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from quart_app import baggage
-from quart_app.errors import Full, Invalid, Problem
+from quart_app.errors import Full, Invalid, Problem, Unsure
 from quart_app.web import schemas
 
 #: What SQLAlchemy raises when the database does not answer.
@@ -68,7 +68,7 @@ def _for_people() -> bool:
 
 async def _domain(error: Problem) -> Response:
     more: dict[str, Any] = {"field": error.field} if isinstance(error, Invalid) else {}
-    if isinstance(error, Full):
+    if isinstance(error, (Full, Unsure)):
         more["headers"] = _RETRY_AFTER
     return await answer(error.status, error.title, str(error), **more)
 

@@ -11,7 +11,7 @@ from tests.book import ADD
 from tests.conftest import Caller, make_token
 from tests.web.test_auth import caller, csrf, sign_in
 from tests.web.test_pages import text
-from tests.web.test_schedules import ALL, adopt_one, ask, make
+from tests.web.test_schedule_api import ALL, adopt_one, ask, make
 
 BERLIN = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 

@@ -1,0 +1,53 @@
+"""How long what has ended is kept: the rest goes, in batches that nobody has to wait for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Select, delete, select
+from sqlalchemy.orm import Session
+
+from quart_app import db
+from quart_app.models import Job, JobState, Message, MessageState, Node
+
+_DAY = 86_400.0
+#: Of messages all but those whose outcome somebody may still want to find out.
+_ENDED_MESSAGES = (MessageState.SENT, MessageState.FAILED)
+
+
+def ages(config: Mapping[str, Any]) -> dict[JobState, float]:
+    """Seconds that a job is kept after its end, by its final state."""
+    return {
+        JobState.SUCCEEDED: config["KEEP_SUCCEEDED"] * _DAY,
+        JobState.FAILED: config["KEEP_FAILED"] * _DAY,
+        JobState.CANCELLED: config["KEEP_CANCELLED"] * _DAY,
+    }
+
+
+def prune(session: Session, state: JobState, age: float, most: int) -> int:
+    """Deletes jobs that ended in `state` more than `age` seconds ago, with their events."""
+    old = select(Job.id).where(
+        Job.state == state,
+        Job.available_at < db.now(-age),  # by its index: no job ends before it may begin
+        Job.finished_at < db.now(-age),
+    )
+    return _delete(session, Job, old.order_by(Job.available_at).limit(most))
+
+
+def prune_messages(session: Session, age: float, most: int) -> int:
+    """Deletes messages that were sent or refused and made more than `age` seconds ago."""
+    old = (Message.state.in_(_ENDED_MESSAGES), Message.created_at < db.now(-age))
+    return _delete(session, Message, select(Message.id).where(*old).limit(most))
+
+
+def prune_nodes(session: Session) -> int:
+    """Forgets workers and beats that have been silent for a day."""
+    silent = select(Node.name).where(Node.seen_at < db.now(-_DAY))
+    return _delete(session, Node, silent)
+
+
+def _delete(session: Session, table: Any, ids: Select[Any]) -> int:
+    # Read first, then deleted by primary key: a wide statement would lock out others.
+    (key,) = table.__table__.primary_key.columns
+    found = session.scalars(ids).all()
+    session.execute(delete(table).where(key.in_(found)))
+    return len(found)

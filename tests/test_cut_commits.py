@@ -1,0 +1,132 @@
+"""A commit whose answer is lost: what became of it is asked for, and never guessed."""
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import pytest
+from sqlalchemy import make_url
+
+from quart_app import attempts, jobs
+from quart_app.celeryext import in_app_context
+from quart_app.errors import Unsure
+from quart_app.reporter import Run
+from tasks import outcomes
+from tests.book import ADD
+from tests.conftest import Place
+from tests.ledger import Ledger
+
+
+class Cutter(threading.Thread):
+    """A proxy before MySQL that cuts the connection at a COMMIT, once it is told to."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._port, self.port = port, self._server.getsockname()[1]
+        #: "before" the server gets the COMMIT, or "after" it has answered; "away" from then on.
+        self.cut = ""
+        self.is_away = False
+
+    def run(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", self._port))
+        with closing(client), closing(server):
+            while not self.is_away:
+                for ready in select.select([client, server], [], [], 0.2)[0]:
+                    data = ready.recv(65536)
+                    if ready is client and b"COMMIT" in data and self.cut:
+                        self._cut(data, server)
+                        return
+                    if not data:
+                        return
+                    (server if ready is client else client).sendall(data)
+
+    def _cut(self, data: bytes, server: socket.socket) -> None:
+        where, self.cut = self.cut, ""
+        self.is_away = where.endswith("away")
+        if where.startswith("after"):
+            server.sendall(data)
+            server.recv(65536)
+
+
+@pytest.fixture
+def cutter(clean: Place) -> Iterator[Cutter]:
+    if clean.name == "sqlite":
+        pytest.skip("no network lies before SQLite")
+    cutter = Cutter(make_url(clean.database_url).port or 3306)
+    cutter.start()
+    yield cutter
+    cutter.close()
+
+
+@pytest.fixture
+def behind(clean: Place, cutter: Cutter) -> Ledger:
+    """The ledger, with the cutter before its database."""
+    url = make_url(clean.database_url).set(port=cutter.port)
+    return Ledger(clean.app(DATABASE_URL=url.render_as_string(hide_password=False)))
+
+
+async def test_what_was_committed_is_accepted_although_its_answer_was_lost(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    async with behind.app.app_context():
+        database = behind.app.extensions["db"]
+        await database.read(jobs.search)
+        cutter.cut = "after"
+        job = await database.run(jobs.submit, ADD, args=[1])
+        await database.close()
+    assert [kept.id for kept in Ledger(clean.app()).jobs()] == [job.id]
+
+
+async def test_what_was_not_committed_is_refused_and_leaves_nothing(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    async with behind.app.app_context():
+        database = behind.app.extensions["db"]
+        await database.read(jobs.search)
+        cutter.cut = "before"
+        with pytest.raises(Exception, match="Lost connection"):
+            await database.run(jobs.submit, ADD, args=[1])
+        await database.close()
+    assert Ledger(clean.app()).jobs() == []
+
+
+async def test_while_the_database_does_not_say_it_is_said_to_be_unknown(
+    behind: Ledger, cutter: Cutter
+) -> None:
+    async with behind.app.app_context():
+        database = behind.app.extensions["db"]
+        await database.read(jobs.search)
+        cutter.cut = "after, then away"
+        with pytest.raises(Unsure, match="may or may not have been carried out"):
+            await database.run(jobs.submit, ADD, args=[1])
+        await database.close()
+
+
+def test_a_workers_outcome_is_recorded_once_although_its_answer_was_lost(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    job_id = behind.submit("add", 1)
+    job = behind.within(lambda s: attempts.claim(s, job_id, ADD, "w", 60))
+    assert job
+
+    def succeed() -> None:
+        run = Run(job, behind.app.extensions["reporter"])
+        outcomes.record(run, 60, lambda s: attempts.succeed(s, job_id, 1, "done"))
+
+    cutter.cut = "after"
+    in_app_context(behind.app, succeed)
+    events = Ledger(clean.app()).events(job_id, "state")
+    assert [event["state"] for event in events] == ["queued", "running", "succeeded"]

@@ -1,0 +1,75 @@
+"""Retention: what ended long ago goes with all that belongs to it; the rest stays."""
+
+from typing import Any
+
+from sqlalchemy import text
+
+from quart_app import db, retention
+from quart_app.models import Event, Job, JobState, Message, Node
+from tests.book import Book
+from tests.ledger import Ledger
+
+DAY = 86_400
+
+
+def ended(book: Book, days: float, state: JobState = JobState.SUCCEEDED, **columns: Any) -> Job:
+    job = book.submit()
+    past = db.now(-days * DAY)
+    book.set(job, state=state, finished_at=past, available_at=past, **columns)
+    return job
+
+
+def left(book: Book) -> set[str]:
+    return set(book(lambda s: s.scalars(text("SELECT id FROM jobs")).all()))
+
+
+def test_what_ended_long_ago_goes_with_its_events(book: Book) -> None:
+    ended(book, 8)
+    young, other = ended(book, 6), ended(book, 8, JobState.FAILED)
+    assert book(retention.prune, JobState.SUCCEEDED, 7 * DAY, 10) == 1
+    assert left(book) == {young.id, other.id}
+    assert book.count(Event) == 2
+
+
+def test_what_has_not_ended_stays_however_old_it_is(book: Book) -> None:
+    for state in (JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING, JobState.RETRYING):
+        ended(book, 1000, state)
+    for state, age in retention.ages(book.app.config).items():
+        assert book(retention.prune, state, age, 10) == 0
+    assert book.count() == 4
+
+
+def test_no_more_than_a_batch_goes_at_once(book: Book) -> None:
+    for _ in range(5):
+        ended(book, 8)
+    assert [book(retention.prune, JobState.SUCCEEDED, 7 * DAY, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_each_state_is_kept_as_long_as_settings_say(book: Book) -> None:
+    book.app.config.update(KEEP_SUCCEEDED=1.5, KEEP_FAILED=2.0, KEEP_CANCELLED=3.0)
+    assert retention.ages(book.app.config) == {
+        JobState.SUCCEEDED: 1.5 * DAY, JobState.FAILED: 2 * DAY, JobState.CANCELLED: 3 * DAY
+    }  # fmt: skip
+
+
+def test_beat_has_a_worker_prune(ledger: Ledger, worker: Any) -> None:
+    old = ledger.submit("add", 1)
+    ledger.ended(old)
+    ledger.change(old, finished_at=db.now(-31 * DAY), available_at=db.now(-31 * DAY))
+    ledger.within(lambda s: s.add(_message("sent", 31)))
+    ledger.within(lambda s: s.add(_message("unknown", 31)))
+    ledger.within(lambda s: s.add(_node(2)))
+    done = ledger.ended(ledger.submit("tasks.scheduler.prune"))
+    expected = {"succeeded": 1, "failed": 0, "cancelled": 0, "messages": 1, "nodes": 1}
+    assert done.result == expected
+    assert [job.id for job in ledger.jobs()] == [done.id]
+
+
+def _message(state: str, days: float) -> Message:
+    made = db.now(-days * DAY)
+    return Message(id=f"{state:0<36}", to="+1", text="", state=state, created_at=made)
+
+
+def _node(days: float) -> Node:
+    at = db.now(-days * DAY)
+    return Node(name="gone", kind="worker", boot="b", info={}, started_at=at, seen_at=at)
