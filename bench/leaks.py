@@ -74,31 +74,36 @@ class Finding:
 
 
 def measure(pool: str, tasks: int, warm_up: int = WARM_UP) -> Finding:
-    with tempfile.TemporaryDirectory() as name, worker(pool, Path(name)) as (pid, url):
-        run(url, warm_up)
-        before = look(pid)
-        run(url, tasks)
-        return Finding(pool, tasks, before, look(pid))
+    with tempfile.TemporaryDirectory() as name, real.redis_server(Path(name)) as url:
+        # They wait for the worker, so that it runs as many at once as it ever will.
+        send(url, warm_up)
+        with worker(pool, url, Path(name)) as pid:
+            wait(url, warm_up)
+            before = look(pid)
+            send(url, tasks)
+            wait(url, warm_up + tasks)
+            return Finding(pool, tasks, before, look(pid))
 
 
 @contextmanager
-def worker(pool: str, folder: Path) -> Iterator[tuple[int, str]]:
-    """Its process and the URL of its Redis."""
-    log = folder / "log"
+def worker(pool: str, url: str, folder: Path) -> Iterator[int]:
     words = ["worker", "--loglevel=warning", "-P", pool, "-c", "4"]
     argv = real.python("celery", "-A", "tests.plain_app.celery", *words)
-    with real.redis_server(folder) as url, real.process(argv, {"PLAIN_REDIS": url}, log) as child:
-        yield child.pid, url
+    with real.process(argv, {"PLAIN_REDIS": url}, folder / "log") as child:
+        yield child.pid
 
 
-def run(url: str, tasks: int) -> None:
-    """Returns when all have their results."""
-    with Redis.from_url(url) as redis, Celery(broker=url, set_as_current=False) as sender:
-        done = _results(redis) + tasks
+def send(url: str, tasks: int) -> None:
+    with Celery(broker=url, set_as_current=False) as sender:
         for number in range(tasks):
             sender.send_task(f"tests.plain_app.{('add', 'add_later')[number % 2]}", (number, 1))
+
+
+def wait(url: str, tasks: int) -> None:
+    """Returns when so many have their results."""
+    with Redis.from_url(url) as redis:
         # The cheap question first: it is asked fifty times a second.
-        real.until(lambda: not redis.llen("celery") and _results(redis) == done, 60 + tasks / 10)
+        real.until(lambda: not redis.llen("celery") and _results(redis) == tasks, 60 + tasks / 10)
 
 
 def _results(redis: Redis) -> int:
