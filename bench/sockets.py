@@ -126,7 +126,7 @@ class Client:
                     self._take(json.loads(text))
             return str(socket.close_code)
         except websockets.ConnectionClosed as closed:
-            return str(closed.rcvd.code if closed.rcvd else 1006)
+            return f"{closed.rcvd.code} {closed.rcvd.reason}" if closed.rcvd else "1006"
         except (OSError, TimeoutError, websockets.InvalidHandshake) as error:
             return type(error).__name__
 
