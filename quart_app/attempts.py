@@ -49,7 +49,7 @@ def claim(
 
 
 def claimed(session: Session, job_id: str, holder: str) -> Job | None:
-    """The job as `claim` left it for this process, if a commit got through that seemed cut off."""
+    """The job, while this process holds it by a `claim` of its own."""
     mine = (Job.id == job_id, Job.holder == holder, Job.state == JobState.RUNNING)
     return session.scalar(select(Job).where(*mine))
 

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
-from sqlalchemy import URL, Engine, Select, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -75,9 +75,9 @@ def get() -> "Database":
     return database
 
 
-def prove(session: Session, row: Select[Any]) -> None:
-    """Names a row that exists if and only if this transaction is committed."""
-    session.info["proof"] = row
+def prove(session: Session, is_there: Callable[[Session], bool]) -> None:
+    """Gives what tells, in a later session, whether this transaction was committed."""
+    session.info["proof"] = is_there
 
 
 def beside_forks(app: Quart) -> "Database":
@@ -144,8 +144,7 @@ class Database:
     async def _has_landed(self, session: Session, error: Exception) -> bool:
         """Whether a transaction was committed although its commit failed: asked, never guessed.
 
-        What tells is a row that it alone has written, left by `prove`. Raises Unsure while the
-        database does not say.
+        What tells is what `prove` was given. Raises Unsure while the database does not say.
         """
         proof = session.info.get("proof")
         if proof is None or _is_deadlock(error):
@@ -153,7 +152,7 @@ class Database:
         deadline = time.monotonic() + _ASK_FOR
         while time.monotonic() < deadline:
             with suppress(DBAPIError, NoAnswer):
-                return await self.read(lambda asking: asking.scalar(proof) is not None)
+                return bool(await self.read(proof))
             await asyncio.sleep(0.2)
         raise Unsure from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -22,9 +23,7 @@ def record(session: Session, rows: Sequence[Event]) -> None:
         return
     columns = ("job_id", "seq", "at", "type", "data")
     session.execute(insert(Event), [{name: getattr(row, name) for name in columns} for row in rows])
-    last = rows[-1]
-    mine = (Event.job_id == last.job_id, Event.seq == last.seq, Event.at == last.at)
-    db.prove(session, select(Event.seq).where(*mine))
+    db.prove(session, partial(_is_there, row=rows[-1]))
     announce(session, [frame(row) for row in rows])
 
 
@@ -66,3 +65,9 @@ def snapshot(session: Session, job_id: str) -> dict[str, Any] | None:
 def timestamp(at: datetime) -> str:
     """ISO 8601 in UTC with microseconds: such texts sort by time."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _is_there(session: Session, row: Event) -> bool:
+    """Its time tells it from the one that somebody else wrote with the same seq."""
+    same = (Event.job_id == row.job_id, Event.seq == row.seq, Event.at == row.at)
+    return session.scalar(select(Event.seq).where(*same)) is not None

@@ -10,12 +10,13 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from quart_app import db, nodes
+from quart_app.events import TERMINAL
 from quart_app.models import Job, JobState
 
 #: Minutes over which rates are counted.
 MINUTES = 5
 #: The states of jobs that have not ended.
-LIVE = (JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING, JobState.RETRYING)
+LIVE = tuple(state for state in JobState if state not in TERMINAL)
 #: Seconds by which the clock that made a job's id may be behind the database's.
 _SKEW = 10
 

@@ -142,11 +142,6 @@ class Reporter:
                 self._thread.start()
         return run
 
-    def runs(self, job_id: str) -> bool:
-        """Whether an attempt at the job is running in this process."""
-        with self._lock:
-            return any(job == job_id for job, _ in self._runs)
-
     def end(self, run: Run) -> None:
         with self._lock:
             self._runs.pop((run.job_id, run.attempt), None)

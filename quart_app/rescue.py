@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from quart_app import db, jobs, publisher
+from quart_app import attempts, db, jobs, publisher
 from quart_app.models import Job, JobState
 
 #: A job under which its own process died this often is taken for what kills it.
@@ -38,7 +38,7 @@ def node_ended(session: Session, boot: str) -> int:
 
 def process_died(session: Session, job_id: str, holder: str) -> None:
     """Gives back a job whose own process died while its node lives on."""
-    if job := _held(session, job_id, holder):
+    if job := attempts.claimed(session, job_id, holder):
         why = f"its process died under it, on worker {job.worker}"
         _release(session, job, why=why, most=MOST_DEATHS)
 
@@ -48,11 +48,6 @@ def stopped(session: Session, job_id: str, attempt: int) -> None:
     job = session.get_one(Job, job_id)
     if job.attempt == attempt:
         _release(session, job, why=f"worker {job.worker} was stopped", most=None)
-
-
-def _held(session: Session, job_id: str, holder: str) -> Job | None:
-    mine = (Job.id == job_id, Job.holder == holder, Job.state == JobState.RUNNING)
-    return session.scalar(select(Job).where(*mine))
 
 
 def _is_silent() -> tuple[ColumnElement[bool], ...]:

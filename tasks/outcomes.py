@@ -1,6 +1,5 @@
 """How an attempt ended, put down: a result that can be kept, and a database that is waited for."""
 
-import itertools
 import json
 import logging
 import math
@@ -69,18 +68,17 @@ def insist(verb: Callable[[Session, bool], T], what: str, patience: float = math
     `again`: the one before may have been carried out, though its answer never came. Raises what the
     database's driver raises after `patience` seconds.
     """
-    pause, deadline = 0.1, time.monotonic() + patience
-    for tries in itertools.count():
+    pause, deadline, again = 0.1, time.monotonic() + patience, False
+    while True:
         try:
             with db.session() as session:
-                return verb(session, tries > 0)
+                return verb(session, again)
         except (OperationalError, InterfaceError) as error:
             if time.monotonic() > deadline:
                 raise
             logger.warning("%s waits for the database: %s", what, type(error).__name__)
             time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-    raise AssertionError("counted to the end")
+            pause, again = min(pause * 2, _LONGEST_PAUSE), True
 
 
 def include(session: Session, call: Callable[[Session], object]) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 from quart_app import attempts, jobs
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Unsure
+from quart_app.models import Job
 from quart_app.reporter import Run
 from tasks import outcomes
 from tests.book import ADD
@@ -78,41 +79,39 @@ def behind(clean: Place, cutter: Cutter) -> Ledger:
     return Ledger(clean.app(DATABASE_URL=url.render_as_string(hide_password=False)))
 
 
+async def submit(ledger: Ledger, cutter: Cutter, cut: str) -> Job:
+    """Submits a job over a connection that is there, and that is cut at the commit."""
+    database = ledger.app.extensions["db"]
+    async with ledger.app.app_context():
+        try:
+            await database.read(jobs.search)
+            cutter.cut = cut
+            job: Job = await database.run(jobs.submit, ADD, args=[1])
+            return job
+        finally:
+            await database.close()
+
+
 async def test_what_was_committed_is_accepted_although_its_answer_was_lost(
     behind: Ledger, cutter: Cutter, clean: Place
 ) -> None:
-    async with behind.app.app_context():
-        database = behind.app.extensions["db"]
-        await database.read(jobs.search)
-        cutter.cut = "after"
-        job = await database.run(jobs.submit, ADD, args=[1])
-        await database.close()
+    job = await submit(behind, cutter, "after")
     assert [kept.id for kept in Ledger(clean.app()).jobs()] == [job.id]
 
 
 async def test_what_was_not_committed_is_refused_and_leaves_nothing(
     behind: Ledger, cutter: Cutter, clean: Place
 ) -> None:
-    async with behind.app.app_context():
-        database = behind.app.extensions["db"]
-        await database.read(jobs.search)
-        cutter.cut = "before"
-        with pytest.raises(Exception, match="Lost connection"):
-            await database.run(jobs.submit, ADD, args=[1])
-        await database.close()
+    with pytest.raises(Exception, match="Lost connection"):
+        await submit(behind, cutter, "before")
     assert Ledger(clean.app()).jobs() == []
 
 
 async def test_while_the_database_does_not_say_it_is_said_to_be_unknown(
     behind: Ledger, cutter: Cutter
 ) -> None:
-    async with behind.app.app_context():
-        database = behind.app.extensions["db"]
-        await database.read(jobs.search)
-        cutter.cut = "after, then away"
-        with pytest.raises(Unsure, match="may or may not have been carried out"):
-            await database.run(jobs.submit, ADD, args=[1])
-        await database.close()
+    with pytest.raises(Unsure, match="may or may not have been carried out"):
+        await submit(behind, cutter, "after, then away")
 
 
 def test_a_workers_outcome_is_recorded_once_although_its_answer_was_lost(

@@ -25,7 +25,6 @@ class Reader:
     def __init__(self, token_id: str, read: Read, begin: Told, end: Told, lasting: bool) -> None:
         self.token_id = token_id
         self.followers: dict[str, Follower] = {}
-        self.follows_all = False
         #: Why it has to go, as soon as it has.
         self.leaving: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._read, self._begin, self._end, self._lasting = read, begin, end, lasting
