@@ -73,7 +73,8 @@ def mariadbd() -> str | None:
 def mariadb_command(server: str, folder: Path, port: int) -> list[str]:
     """For a data folder of its own in `folder`, which is made here."""
     user = ["--user=root"] if os.getuid() == 0 else []
-    data = ["--no-defaults", f"--datadir={folder}/data", *user]
+    # A server that starts empties its folder for temporary files, that of a neighbour too.
+    data = ["--no-defaults", f"--datadir={folder}/data", f"--tmpdir={folder}", *user]
     made = subprocess.run(
         ["mariadb-install-db", *data, "--auth-root-authentication-method=normal",
          "--innodb-log-file-size=16M"],

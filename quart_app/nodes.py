@@ -72,7 +72,7 @@ class Pulse(threading.Thread):
         super().__init__(name="pulse", daemon=True)
         self._app, self._database = app, db.beside_forks(app)
         self._say, self._glance = say, glance or (lambda: None)
-        self._errands: deque[Callable[[Session], object]] = deque()
+        self._errands: deque[tuple[Callable[[Session], object], threading.Event]] = deque()
         self._woken = threading.Event()
         self._stopped = False
 
@@ -85,14 +85,19 @@ class Pulse(threading.Thread):
                 # Silence is a message too: the node counts as gone.
                 self._survive(partial(self._write, self._say))
             self._survive(self._glance)
-            while self._errands and self._survive(partial(self._write, self._errands[0])):
-                self._errands.popleft()
+            while self._errands and self._survive(partial(self._write, self._errands[0][0])):
+                self._errands.popleft()[1].set()
             self._woken.wait(_GLANCE_EVERY)
 
-    def ask(self, errand: Callable[[Session], object]) -> None:
-        """Has `errand(session)` done soon, and again until the database takes it; in order."""
-        self._errands.append(errand)
+    def ask(self, errand: Callable[[Session], object]) -> threading.Event:
+        """Has `errand(session)` done soon, and again until the database takes it; in order.
+
+        The event is set once it has.
+        """
+        done = threading.Event()
+        self._errands.append((errand, done))
         self._woken.set()
+        return done
 
     def stop(self) -> None:
         self._stopped = True

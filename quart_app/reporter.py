@@ -54,7 +54,7 @@ class Run:
         self.lost = False
         self.interrupt = Interrupt()
         self.lock = threading.Lock()
-        self.began = self.written_at = time.monotonic()
+        self.written_at = time.monotonic()
         self._asked_at = math.inf
         self._reporter = reporter
         self._lines: deque[Line] = deque()

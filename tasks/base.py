@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
@@ -262,7 +260,7 @@ class JobTask(AppContextTask):
             raise Ignore(f"job {job.id} was cancelled while it ran") from None
         except SystemExit as exit_:
             if _by_signal(exit_):
-                self._stopped(job, run)
+                self._record(run, lambda s: rescue.stopped(s, job.id, job.attempt))
                 raise
             error = RuntimeError(f"the task would have ended its process: exit({exit_.code!r})")
             self._failed(job, run, error)
@@ -297,16 +295,6 @@ class JobTask(AppContextTask):
 
     def _record(self, run: Run, end: Callable[[Session], None]) -> None:
         outcomes.record(run, current_app.config["JOB_LEASE"], end)
-
-    def _stopped(self, job: Job, run: Run) -> None:
-        """Records that the process was told to end: for its time limit, or to stop."""
-        limits = (self.request.timelimit or (None,))[0], self.time_limit
-        limit = next(filter(None, limits), None) or self.app.conf.task_time_limit
-        if limit and time.monotonic() - run.began >= limit:
-            with suppress(Retry):
-                self._failed(job, run, outcomes.TimeLimitExceeded(limit))
-        else:
-            self._record(run, lambda s: rescue.stopped(s, job.id, job.attempt))
 
     def _failed(self, job: Job, run: Run, error: Exception) -> None:
         """Records a failure: final, or to be tried again, which Celery is told by its Retry."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import billiard.exceptions
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -25,13 +24,6 @@ _LONGEST_PAUSE = 5.0
 _BUSY = (1205, 1213)
 
 logger = logging.getLogger(__name__)
-
-
-class TimeLimitExceeded(billiard.exceptions.TimeLimitExceeded):
-    """Its argument is the limit, in seconds."""
-
-    def __str__(self) -> str:
-        return f"it ran longer than {self.args[0]:g} s"
 
 
 def as_json(result: Any) -> Any:

@@ -1,17 +1,28 @@
 """A message as the main process of a worker sees it: it tells what a dead child no longer can."""
 
+import threading
 from functools import partial
 from typing import Any
 
+import billiard.exceptions
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 from sqlalchemy.orm import Session
 
 from quart_app import attempts, nodes, rescue
-from tasks.outcomes import TimeLimitExceeded
+from quart_app.nodes import Pulse
 
 #: What the pool says of a child that ended under a task: killed, crashed, or told to exit.
 _DEATHS = (WorkerLostError, SystemExit, KeyboardInterrupt)
+#: Seconds for which all messages wait until a time limit is written down.
+_PATIENCE = 1.0
+
+
+class TimeLimitExceeded(billiard.exceptions.TimeLimitExceeded):
+    """Its argument is the limit, in seconds."""
+
+    def __str__(self) -> str:
+        return f"it ran longer than {self.args[0]:g} s"
 
 
 class JobRequest(Request):
@@ -25,16 +36,18 @@ class JobRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
-            self._write(partial(self._timed_out, timeout=timeout))
+            # Before its child is told to end: that would take it for a stop, and give the job back.
+            self._write(partial(self._timed_out, timeout=timeout)).wait(_PATIENCE)
         super().on_timeout(soft, timeout)
 
     def write_down_death(self) -> None:
         """Gives the job back, unless it has ended or is in other hands."""
         self._write(partial(_died, job_id=self.id, pid=self.worker_pid))
 
-    def _write(self, errand: Any) -> None:
+    def _write(self, errand: Any) -> threading.Event:
         # By the thread of the pulse: this one must go on handing out messages.
-        self.app.quart_app.extensions["pulse"].ask(errand)
+        pulse: Pulse = self.app.quart_app.extensions["pulse"]
+        return pulse.ask(errand)
 
     def _timed_out(self, session: Session, timeout: float) -> None:
         if job := attempts.claimed(session, self.id, nodes.holder(self.worker_pid)):
