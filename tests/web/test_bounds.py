@@ -63,7 +63,9 @@ async def test_each_bound_says_what_it_is(clean: Place, secret: str, tmp_path: P
             assert await refusal(other) == (1013, "too many frames")
         async with AsyncExitStack() as stack:
             for _ in range(3):
-                await (await stack.enter_async_context(connect_many(web, secret))).send("{}")
+                socket = await stack.enter_async_context(connect_many(web, secret))
+                await socket.send("{}")
+                await receive(socket, 1)  # answered, and so counted before the fourth comes
             async with connect_many(web, secret) as fourth:
                 assert await refusal(fourth) == (1013, "too many: a token may have 3 sockets")
 
