@@ -48,8 +48,14 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none."""
+    return insert_rows(session, [(newjobs.row(new), new) for new in wanted])
+
+
+def insert_rows(session: Session, rows: Sequence[tuple[Job, NewJob]]) -> list[Job]:
+    """As `submit_many`, for rows that were checked already."""
     at = session.scalars(select(db.now())).one()
-    rows = [(newjobs.row(new, at), new) for new in wanted]
+    for job, new in rows:
+        newjobs.start(job, new, at)
     _insert(session, [job for job, new in rows if not new.has_key], at)
     accepted = [_keyed(session, job, new, at) if new.has_key else job for job, new in rows]
     # What a schedule makes at its time is never refused: nobody is there to try it again.
@@ -70,7 +76,8 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     if session.get(Job, job_id) is not None:
         return False
     at = session.scalars(select(db.now())).one()
-    job = newjobs.row(new, at)
+    job = newjobs.row(new)
+    newjobs.start(job, new, at)
     job.id = str(uuid.UUID(job_id))
     job.published_at = at
     try:

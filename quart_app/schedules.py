@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def create(session: Session, /, name: str, task: str, **options: Any) -> Schedule:
     """`options` are the other fields of NewSchedule. Raises NotFound, Invalid or Conflict."""
     at = session.scalars(select(db.now())).one()
-    columns = newschedules.columns(NewSchedule(name=name, task=task, **options), at)
+    columns = newschedules.columns(NewSchedule(name=name, task=task, **options))
     with _unique(name):
         return _add(session, columns | {"source": "api"}, at)
 
@@ -88,7 +88,7 @@ def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
             known[other] = None
     new = NewSchedule(**known | changes)
     with _unique(new.name), session.begin_nested():
-        _set(schedule, newschedules.columns(new, at), at)
+        _set(schedule, newschedules.columns(new), at)
     return schedule
 
 
