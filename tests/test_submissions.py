@@ -36,7 +36,7 @@ async def count(app: Quart, what: Any) -> int:
 
 async def test_a_hundred_at_once_are_a_hundred_jobs_in_few_transactions(app: Quart) -> None:
     commits: list[object] = []
-    engine = app.extensions["db"]._async_engine.sync_engine
+    engine = app.extensions["db"]._async_engines.writing.sync_engine
     event.listen(engine, "commit", commits.append)
     made = await submit_all(app, *map(new, range(100)))
     assert len(commits) <= 2
