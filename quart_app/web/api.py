@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quart import Blueprint, current_app, g, request
-from quart_schema import document_request, validate_querystring, validate_request
+from quart_schema import document_request, validate_querystring
 from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs, newjobs, submissions, why
@@ -37,10 +37,10 @@ async def send_one() -> Any:
 
 
 @blueprint.post("/api/jobs")
-@validate_request(schemas.NewJob)
-async def submit(data: schemas.NewJob) -> Any:
+@document_request(schemas.NewJob)
+async def submit() -> Any:
     """Accepts a job; 202 means that it is durable and will run."""
-    return await _submit(data)
+    return await _submit(schemas.read(schemas.NewJob, await request.get_json()))
 
 
 @blueprint.post("/api/tasks/<name>")
