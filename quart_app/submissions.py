@@ -7,7 +7,7 @@ from quart import Quart, current_app
 from sqlalchemy.exc import DataError
 
 from quart_app import db, jobs, newjobs
-from quart_app.errors import Full
+from quart_app.errors import Problem
 from quart_app.models import Job
 from quart_app.newjobs import NewJob
 from quart_app.together import Together
@@ -21,8 +21,6 @@ def init_app(app: Quart) -> None:
 
 async def submit(new: NewJob) -> Job:
     """As `jobs.submit`, in a transaction that others may share; durable when this returns."""
-    if new.has_key:
-        return (await db.run(jobs.submit_many, [new]))[0]
     # Checked before anything is begun, so that what is wrong concerns its caller alone.
     rows: Together[_Row, Job] = current_app.extensions["submissions"]
     return await rows.ask((newjobs.row(new), new))
@@ -31,10 +29,10 @@ async def submit(new: NewJob) -> Job:
 async def _accept(rows: Sequence[_Row]) -> Sequence[Job | Exception]:
     try:
         return await db.run(jobs.insert_rows, rows)
-    except (Full, DataError):
+    except (Problem, DataError):
         if len(rows) == 1:
             raise
-    # One of them may be the cause: each has its own transaction then.
+    # One of them may be full or a conflict: each has its own transaction then.
     return await asyncio.gather(*map(_alone, rows))
 
 

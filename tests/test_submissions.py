@@ -9,7 +9,7 @@ from sqlalchemy import event, func, make_url, select
 
 from quart_app import baggage, db, events, jobs, submissions
 from quart_app.baggage import Baggage
-from quart_app.errors import Full, Invalid, NotFound
+from quart_app.errors import Conflict, Full, Invalid, NotFound
 from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob
 from tests.book import ADD
@@ -112,3 +112,34 @@ async def test_while_the_database_is_away_each_caller_hears_of_it(app: Quart) ->
     assert all(isinstance(error, Exception) for error in failed)
     assert isinstance(await submit(app, new()), Job)
     assert await count(app, Job) == 1
+
+
+async def test_jobs_with_keys_of_their_own_share_a_transaction_too(app: Quart) -> None:
+    commits: list[object] = []
+    engine = app.extensions["db"]._async_engines.writing.sync_engine
+    event.listen(engine, "commit", commits.append)
+    wanted = [keyed(str(number), "body") for number in range(50)]
+    made = await submit_all(app, *wanted)
+    assert len(commits) <= 2
+    again = await submit_all(app, *wanted)
+    assert [job.id for job in again] == [job.id for job in made]
+    assert (await count(app, Job), await count(app, Event)) == (50, 50)
+
+
+async def test_a_key_with_another_body_is_a_conflict_for_its_caller_alone(app: Quart) -> None:
+    await submit(app, keyed("one", "body"))
+    made = await submit_all(app, keyed("one", "other body"), keyed("two", "body"), new())
+    assert [type(answer) for answer in made] == [Conflict, Job, Job]
+    assert await count(app, Job) == 3
+
+
+async def test_of_one_key_twice_at_once_the_second_is_held_against_the_first(app: Quart) -> None:
+    wanted = keyed("one", "body"), keyed("one", "other body"), keyed("one", "body")
+    first, other, third = await submit_all(app, *wanted)
+    assert isinstance(other, Conflict)
+    assert first.id == third.id
+    assert await count(app, Job) == 1
+
+
+def keyed(key: str, body: str) -> NewJob:
+    return new(idempotency_key=key, idempotency_body=body)
