@@ -6,12 +6,14 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from typing import Any, NoReturn
 
 from celery import Celery, platforms, signals
 from celery.apps.beat import Beat
 from celery.apps.worker import Worker
+from celery.worker.consumer import Consumer
 from quart import Quart
 from redis import RedisError
 from sqlalchemy.orm import Session
@@ -28,12 +30,20 @@ _PAUSE = 1.0
 logger = logging.getLogger(__name__)
 
 
+class SteadyConsumer(Consumer):
+    """Looks for a broker that is away every two seconds; Celery's own waits half a minute soon."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = partial(conn.ensure_connection, interval_step=0)
+        return super().ensure_connected(conn)
+
+
 class LeanWorker(Worker):
     """Without gossip, mingle and heartbeat: their connections fail first when Redis restarts."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         lean = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
-        super().__init__(*args, **options | lean)
+        super().__init__(*args, consumer_cls=SteadyConsumer, **options | lean)
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
         # Some losses of Redis end Celery's main process, and nobody may be there to start another.

@@ -94,9 +94,9 @@ def script(text: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    """A Redis on a free port of loopback; its URL."""
-    port = free_port()
+def redis_server(folder: Path, port: int = 0) -> Iterator[str]:
+    """A Redis on a port of loopback, a free one if not told; its URL."""
+    port = port or free_port()
     with process(redis_command(folder, port), {}, folder / "redis.log"):
         url = f"redis://127.0.0.1:{port}/0"
         until(lambda: answers(url))

@@ -127,6 +127,17 @@ def test_a_worker_that_is_asked_to_stop_finishes_its_job_first(
     assert not online(ledger)
 
 
+def test_a_broker_that_is_away_is_looked_for_at_a_steady_pace(clean: Place, tmp_path: Path) -> None:
+    port, log = real.free_port(), tmp_path / "log"
+    env = clean.env | {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    with real.process(WORKER, env, log):
+        until(lambda: log.read_text().count("Trying again in") >= 3, 60)
+        with real.redis_server(tmp_path, port):
+            until(lambda: " ready." in log.read_text(), 60)
+    waits = log.read_text().count("Trying again in")
+    assert log.read_text().count("Trying again in 2.00 seconds") == waits
+
+
 @pytest.mark.parametrize("part", ["worker", "beat"])
 def test_without_a_redis_on_the_embedded_default_it_ends_with_one_line(
     tmp_path: Path, part: str
