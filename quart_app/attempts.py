@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 from quart_app import db, events, jobs
 from quart_app.models import Event, Job, JobState
 
+#: What an attempt knows of its job.
+_NEEDED = (Job.id, Job.args, Job.kwargs, Job.max_attempts, Job.context)
+
 
 class Fenced(Exception):
     """Another attempt owns the job by now: whatever this one has to say comes too late."""
@@ -36,6 +39,8 @@ def claim(
 ) -> Job | None:
     """Takes the job for `lease` seconds; None when there is nothing to take (any more).
 
+    It has its id, arguments, attempts and context, and no more.
+
     `holder` names the process of the worker, as `nodes.holder()` does.
     """
     free = (Job.task == task, Job.available_at <= db.now(), Job.cancel_requested.is_(False))
@@ -43,6 +48,7 @@ def claim(
         session, job_id, JobState.RUNNING, *free,
         from_=(JobState.QUEUED,),
         said={"worker": worker},
+        of=_NEEDED,
         attempt=Job.attempt + 1, worker=worker, holder=holder, lease_until=db.now(lease),
         started_at=db.now(), progress=None,
     )  # fmt: skip
@@ -113,6 +119,7 @@ def postpone(session: Session, job_id: str, attempt: int, error: str, wait: floa
         Job.cancel_requested.is_(False),
         from_=(JobState.RUNNING,),
         said={"error": error, "retry_in": round(wait, 3)},
+        of=(Job.id,),
         error=error, available_at=db.now(wait), lease_until=None, published_at=None, rings=0,
     )  # fmt: skip
     if moved is None:
@@ -137,6 +144,7 @@ def _end(session: Session, job_id: str, attempt: int, state: JobState, **changes
     moved = jobs.move(
         session, job_id, state, *_mine(job_id, attempt),
         from_=(JobState.RUNNING,),
+        of=(Job.id,),
         finished_at=db.now(), lease_until=None, live_key=None, **changes,
     )  # fmt: skip
     if moved is None:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import insert, select
+from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
 from quart_app import db
@@ -14,6 +14,7 @@ from quart_app.models import Event, Job, JobState
 #: A JSON object: job, seq, at, type and what its type carries.
 Frame = dict[str, Any]
 
+_TABLE = cast("Table", Event.__table__)
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
@@ -22,7 +23,9 @@ def record(session: Session, rows: Sequence[Event]) -> None:
     if not rows:
         return
     columns = ("job_id", "seq", "at", "type", "data")
-    session.execute(insert(Event), [{name: getattr(row, name) for name in columns} for row in rows])
+    session.execute(
+        insert(_TABLE), [{name: getattr(row, name) for name in columns} for row in rows]
+    )
     db.prove(session, partial(_is_there, row=rows[-1]))
     announce(session, [frame(row) for row in rows])
 

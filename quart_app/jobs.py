@@ -5,22 +5,22 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
+    Table,
     Text,
     case,
     func,
     insert,
-    inspect,
     or_,
     select,
     type_coerce,
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
 from quart_app import db, depths, events, newjobs, publisher
 from quart_app.errors import Conflict, NotFound
@@ -36,6 +36,7 @@ WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 KEY_HOURS = 24
 
+_TABLE = cast("Table", Job.__table__)
 _Row = tuple[Job, NewJob]
 
 
@@ -175,9 +176,12 @@ def move(
     *conditions: ColumnElement[bool],
     from_: Sequence[JobState],
     said: Mapping[str, Any] | None = None,
+    of: Sequence[InstrumentedAttribute[Any]] = (),
     **changes: Any,
 ) -> Job | None:
     """Moves a job to a state and records it, `said` going into the event too.
+
+    Of the job are loaded all columns, or those `of` it that the caller needs: each costs time.
 
     None when the job is not in one of the states `from_` or a condition does not hold; the row
     decides, so that any number of callers may try at once.
@@ -190,6 +194,8 @@ def move(
     if moved.rowcount == 0:  # type: ignore[attr-defined]
         return None
     fresh = select(Job, db.now()).where(Job.id == job_id)
+    if of:
+        fresh = fresh.options(load_only(*of, Job.state, Job.attempt, Job.last_seq))
     job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
     events.record(session, [_state_event(job, at, said)])
     return job
@@ -230,9 +236,9 @@ def _insert(session: Session, rows: Sequence[Job], at: datetime) -> None:
     """All in one statement: one for each of many would take far longer."""
     if not rows:
         return
-    columns = [column.key for column in inspect(Job).column_attrs]
-    known = ({name: vars(job)[name] for name in columns if name in vars(job)} for job in rows)
-    session.execute(insert(Job), list(known))
+    names = [column.name for column in _TABLE.columns]
+    known = ({name: vars(job)[name] for name in names if name in vars(job)} for job in rows)
+    session.execute(insert(_TABLE), list(known))
     _accepted(session, rows, at)
 
 

@@ -30,9 +30,9 @@ def at(moment: Any) -> str:
 
 
 def started(book: Book, worker: str = "w@here") -> Job:
-    job = book(attempts.claim, book.submit().id, ADD, worker, 60.0)
-    assert job
-    return job
+    job_id = book.submit().id
+    assert book(attempts.claim, job_id, ADD, worker, 60.0)
+    return book.job(job_id)
 
 
 @pytest.fixture
