@@ -6,6 +6,7 @@ python3 run.py [WORD ...]; no word means up:
   migrate   brings the database to the current schema
   tokens    create NAME --role viewer|operator|admin, list, or revoke NAME
   chaos     [--help]: kills, freezes and wipes real parts under load, and counts what was lost
+  bench     [--help]: measures how fast it is, beside Celery, arq, taskiq and others
   test      [--python 3.12] [ARGS ...]: every check and test; with ARGS only `pytest ARGS`
 Any other word goes to `quart --app asgi`; `python3 run.py WORD --help` tells its options."""
 
@@ -22,7 +23,8 @@ if os.name != "nt":
 
 ROOT = Path(__file__).resolve().parent
 LOCKED = ["requirements.txt", "requirements-dev.txt"]
-MODULES = {"test": "pytest", "chaos": "bench.chaos"}
+MODULES = {"test": "pytest", "chaos": "bench.chaos", "bench": "bench"}
+FOR_DEVELOPERS = ("test", "bench")
 LINT_IMPORTS = "-c __import__('importlinter.cli').cli.lint_imports_command()"
 CHECKS = ["-m ruff check .", "-m ruff format --check .", "-m mypy", LINT_IMPORTS]
 PYTEST_THEN = "import pytest, sys; pytest.main([]); sys.exit('Failed: ' + sys.argv[1])"
@@ -110,7 +112,7 @@ def main(word: str = "up", *args: str) -> None:
     venv = Venv(base, ".".join(map(str, sys.version_info[:2])))
     if (word, *args[:1]) == ("test", "--python"):
         venv, args = venv_of("".join(args[1:2])), args[2:]
-    python = venv.prepare(dev=word == "test")
+    python = venv.prepare(dev=word in FOR_DEVELOPERS)
     command = ["-m", MODULES[word]] if word in MODULES else ["-m", "quart", "--app", "asgi", word]
     if (word, *args) == ("test",):
         failed = [check for check in CHECKS if call([python, *check.split()])]
