@@ -50,10 +50,11 @@ def put(request: Request, folder: Path, *, connections: int, seconds: float) -> 
     script.write_text(
         _SCRIPT.format(method=json.dumps(request.method), body=json.dumps(request.body))
     )
-    words = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+    words = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     for name, value in request.headers.items():
         words += ["-H", f"{name}: {value}"]
-    done = subprocess.run([*words, request.url], capture_output=True, text=True, check=True)
+    argv = [*words, "-s", str(script), request.url]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
     counted = json.loads(done.stdout.splitlines()[-1])
     if counted["refused"] or counted["failed"] or not counted["requests"]:
         raise click.ClickException(f"{request.url} did not answer well: {done.stdout}")

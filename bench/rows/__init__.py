@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.figures import Line
-from bench.rows import context, post, post_fast
+from bench.rows import batch, context, own_view, post, post_fast, worker
 from bench.run import Run
 
 ROWS: Mapping[str, Callable[[Run], Sequence[Line]]] = {
     "post": post.measure,
     "post-fast": post_fast.measure,
+    "batch": batch.measure,
+    "own-view": own_view.measure,
+    "worker": worker.measure,
     "context": context.measure,
 }
