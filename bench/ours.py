@@ -1,11 +1,12 @@
 """One installation of Quartermaster on the servers of a run."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from subprocess import Popen
 from typing import Any
 
@@ -33,17 +34,25 @@ class Web:
     pid: int
     headers: Mapping[str, str]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
     def submit(self, task: str = NOTHING) -> Request:
         return Request(f"{self.url}/api/jobs", body=f'{{"task": "{task}"}}', headers=self.headers)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The answer's JSON; raises for anything but success."""
+        return json.loads(self.read(path, method, **options))
+
+    def read(self, path: str, method: str = "GET", **options: Any) -> bytes:
+        """The answer; raises for anything but success."""
         answer = urllib3.request(
             method, f"{self.url}{path}", headers=self.headers, timeout=60, retries=False, **options
         )
         if answer.status >= 400:
             raise RuntimeError(f"{method} {path}: {answer.status} {answer.data[:500]!r}")
-        return answer.json()
+        return answer.data
 
 
 @dataclass
@@ -59,7 +68,7 @@ class Site:
         self.database_url = f"{self.run.mariadb}/{self.name}"
         self.redis_url = f"{self.run.redis}/{self.redis_number}"
         with self._connection(None) as connection:
-            connection.cursor().execute(f"CREATE DATABASE {self.name} CHARACTER SET utf8mb4")
+            connection.cursor().execute(f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
         self._quart("migrate")
 
     @property
@@ -82,8 +91,14 @@ class Site:
     @contextmanager
     def web(self, server: str = "hypercorn") -> Iterator[Web]:
         """One process of the server; `hypercorn` as `up` runs it."""
-        port, name = free_port(), f"{self.name}-{server}"
-        with self.run.process(name, _serving(server, port), self.settings) as process:
+        with self.web_by(partial(_serving, server), server) as web:
+            yield web
+
+    @contextmanager
+    def web_by(self, argv: Callable[[int], Sequence[str]], called: str) -> Iterator[Web]:
+        """One process that serves on the port it is given."""
+        port, name = free_port(), f"{self.name}-{called}"
+        with self.run.process(name, argv(port), self.settings) as process:
             url = f"http://127.0.0.1:{port}"
             self.run.wait_for(name, process, lambda: answers(f"{url}/healthz"))
             yield Web(url, process.pid, self.headers)
