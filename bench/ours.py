@@ -61,12 +61,11 @@ class Site:
 
     run: Run
     name: str
-    redis_number: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.database_url = f"{self.run.mariadb}/{self.name}"
-        self.redis_url = f"{self.run.redis}/{self.redis_number}"
+        self.redis_url = f"{self.run.redis}/0"
         with self._connection(None) as connection:
             connection.cursor().execute(f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
         self._quart("migrate")
