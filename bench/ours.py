@@ -1,7 +1,6 @@
 """One installation of Quartermaster on the servers of a run."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,14 +9,17 @@ from functools import cached_property, partial
 from subprocess import Popen
 from typing import Any
 
-import pymysql
 import urllib3
+from redis import Redis
 from sqlalchemy import make_url
 
 from bench.load import Request
-from bench.parts import environment, free_port, python, until
+from bench.parts import free_port, made_database, python, until
 from bench.run import Run
 from bench.venvs import packages
+from quart_app import migrations, tokens
+from quart_app.db import Database
+from quart_app.models import Role
 
 NOTHING = "bench.tasks.nothing"
 SERVERS = ("hypercorn", "uvicorn", "granian")
@@ -64,11 +66,13 @@ class Site:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        made_database(make_url(self.run.mariadb).port or 0, self.name)
         self.database_url = f"{self.run.mariadb}/{self.name}"
         self.redis_url = f"{self.run.redis}/0"
-        with self._connection(None) as connection:
-            connection.cursor().execute(f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
-        self._quart("migrate")
+        with Redis.from_url(self.redis_url) as redis:
+            redis.flushdb()  # what is left belongs to another site
+        self._database = Database(self.database_url)
+        migrations.upgrade(self._database)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -84,7 +88,8 @@ class Site:
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        secret = self._quart("tokens", "create", "bench", "--role", "operator").split()[-1]
+        with self._database.session() as session:
+            secret = tokens.create(session, "bench", Role.OPERATOR)
         return {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
 
     @contextmanager
@@ -111,9 +116,10 @@ class Site:
             yield process
 
     def query(self, sql: str, *values: Any) -> Sequence[Any]:
-        with self._connection(self.name) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, values)
-            return cursor.fetchall()
+        """The rows; `%s` stands for each of the values."""
+        with self._database.session() as session:
+            found = session.connection().exec_driver_sql(sql, values)
+            return found.all() if found.returns_rows else ()
 
     def count(self, condition: str = "TRUE") -> int:
         return int(self.query(f"SELECT COUNT(*) FROM jobs WHERE {condition}")[0][0])
@@ -128,22 +134,6 @@ class Site:
 
     def _hears_worker(self) -> bool:
         return bool(self.query("SELECT name FROM nodes WHERE kind = 'worker'"))
-
-    def _quart(self, *words: str) -> str:
-        argv = python("quart", "--app", "asgi", *words)
-        done = subprocess.run(
-            argv, env=environment(self.settings), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: {done.stderr}")
-        return done.stdout
-
-    def _connection(self, database: str | None) -> Any:
-        url = make_url(self.database_url)
-        return pymysql.connect(
-            host=url.host, port=url.port or 3306, user=url.username, database=database,
-            autocommit=True,
-        )  # fmt: skip
 
 
 def _serving(server: str, port: int) -> list[str]:

@@ -18,7 +18,7 @@ _READ = ("/api/jobs?limit=500", "/api/queues", "/metrics", "/openapi.json", "/jo
 
 
 def measure(run: Run) -> Sequence[Line]:
-    site = Site(run, "loop")
+    site = Site(run, "event_loop")
     rounds = [_round(run, site, number) for number in range(run.rounds)]
     clock, processor = zip(*rounds, strict=True)
     return [

@@ -15,7 +15,7 @@ from bench.run import Run
 
 _FOLLOWERS_OF_EACH = 10
 _CONNECTING_AT_ONCE = 100
-_DEADLINE = 120
+_DEADLINE = 400
 
 
 def measure(run: Run) -> Sequence[Line]:

@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import pymysql
 from celery import Celery
 from redis import Redis
 from sqlalchemy import make_url
 
 from bench.figures import Goal, Line
 from bench.ours import NOTHING, Site, Web
-from bench.parts import ROOT, environment
+from bench.parts import ROOT, environment, made_database
 from bench.run import Run
 from bench.side import Side
 from bench.venvs import OLDER_REDIS, interpreter
@@ -30,7 +29,7 @@ def measure(run: Run) -> Sequence[Line]:
     count = run.pick(2_000, 500)
     site = Site(run, "worker")
     results = f"db+{run.mariadb.replace('mysql:', 'mysql+pymysql:')}/results"
-    _make_database(run.mariadb, "results")
+    made_database(make_url(run.mariadb).port or 0, "results")
     with site.web() as web:
         sides = [
             Side("ours", partial(_ours, run, site, web, count)),
@@ -81,7 +80,7 @@ def _saq(run: Run, count: int) -> float:
 
 def _rate(count: int, left: Callable[[], int]) -> float:
     """Jobs a second, from when the work is well under way until nothing is left."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     begun: tuple[float, int] | None = None
     while remaining := left():
         if begun is None and remaining <= count * _FROM:
@@ -92,9 +91,3 @@ def _rate(count: int, left: Callable[[], int]) -> float:
     if begun is None:
         raise RuntimeError("it was over before it was looked at: more jobs are needed")
     return begun[1] / (time.monotonic() - begun[0])
-
-
-def _make_database(server: str, name: str) -> None:
-    url = make_url(server)
-    with pymysql.connect(host=url.host, port=url.port or 3306, user=url.username) as connection:
-        connection.cursor().execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
