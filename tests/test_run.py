@@ -152,6 +152,15 @@ def test_chaos_is_a_program_of_its_own_and_needs_no_tool_of_developers(house: Ho
     assert out.strip().split("|")[2:] == ["--fault", "seven", "seven"]
 
 
+def test_the_bench_has_the_tools_of_developers_and_is_passed_its_words(house: House) -> None:
+    (house.folder / "bench").mkdir()
+    (house.folder / "bench/__main__.py").write_text(QUART)
+    code, out, err = house.run("bench", "seven", "--quick")
+    assert (code, err.count("\n")) == (7, 1)
+    assert err.startswith("Setting up .venv")
+    assert out.strip().split("|")[2:] == ["seven", "--quick"]
+
+
 def test_a_failing_check_fails_the_test_after_all_checks_and_pytest_ran(house: House) -> None:
     code, _, err = house.run("test")
     assert code == 1
