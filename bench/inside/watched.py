@@ -10,7 +10,11 @@ import json
 import signal
 import sys
 import time
+from contextvars import Context
 from pathlib import Path
+from typing import Any
+
+from quart.globals import _cv_request
 
 from asgi import app
 from quart_app.serve import serve
@@ -29,12 +33,12 @@ def main(bind: str, file: str) -> None:
         for kept in longest.values():
             kept.clear()
 
-    def watched(handle: asyncio.Handle) -> None:
+    def watched(handle: Any) -> None:
         clock, processor = time.perf_counter(), time.thread_time()
-        what = getattr(handle, "_callback", None)  # gone when it has been called
+        what, context = handle._callback, handle._context  # gone when it has been called
         run(handle)
-        _note(longest["clock"], time.perf_counter() - clock, what)
-        _note(longest["processor"], time.thread_time() - processor, what)
+        _note(longest["clock"], time.perf_counter() - clock, what, context)
+        _note(longest["processor"], time.thread_time() - processor, what, context)
 
     signal.signal(signal.SIGUSR1, begin_anew)
     asyncio.Handle._run = watched  # type: ignore[assignment,method-assign]
@@ -42,11 +46,18 @@ def main(bind: str, file: str) -> None:
     Path(file).write_text(json.dumps(longest))
 
 
-def _note(kept: list[tuple[float, str]], seconds: float, what: object) -> None:
+def _note(kept: list[tuple[float, str]], seconds: float, what: Any, context: Context) -> None:
     if (took := seconds * 1000) > _LEAST and (len(kept) < _SHOWN or took > kept[-1][0]):
-        kept.append((took, repr(getattr(what, "__self__", what))[:300]))
+        kept.append((took, _told(what, context)))
         kept.sort(reverse=True)
         del kept[_SHOWN:]
+
+
+def _told(what: Any, context: Context) -> str:
+    """Whose request it was, and what was called: a task, most often."""
+    around = context.get(_cv_request)
+    path = f"{around.request.method} {around.request.path} " if around else ""
+    return path + repr(getattr(what, "__self__", what))[:160]
 
 
 if __name__ == "__main__":
