@@ -44,7 +44,7 @@ def main(
             lines += ROWS[name](run)
     click.echo(table(lines, slack))
     if file:
-        file.write_text(json.dumps(as_json(lines, slack), ensure_ascii=False, indent=1))
+        file.write_text(json.dumps(as_json(lines), ensure_ascii=False, indent=1))
     sys.exit(0 if all(line.is_met(slack) for line in lines) else 1)
 
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +36,11 @@ class Run:
 
     def measure(self, sides: Sequence[Side]) -> Mapping[str, Sequence[float]]:
         return interleaved(sides, self.rounds, self.say)
+
+    def warm_up(self, measure: Callable[[], object]) -> None:
+        """What is made at the first use is made, where figures count."""
+        if not self.quick:
+            measure()
 
     def pick(self, usual: int, quick: int) -> int:
         """How many of something."""

@@ -18,7 +18,7 @@ def table(lines: Sequence[Line], slack: float = 1.0) -> str:
     )
 
 
-def as_json(lines: Sequence[Line], slack: float = 1.0) -> list[dict[str, Any]]:
+def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return [
         {
             "name": line.name,
@@ -28,7 +28,7 @@ def as_json(lines: Sequence[Line], slack: float = 1.0) -> list[dict[str, Any]]:
             "theirs": list(line.theirs),
             "judged": line.judged,
             "goal": line.goal and str(line.goal),
-            "met": line.is_met(slack) if line.goal else None,
+            "met": line.is_met() if line.goal else None,
         }
         for line in lines
     ]
@@ -40,9 +40,16 @@ def _cells(line: Line, slack: float) -> tuple[str, ...]:
     if line.theirs:
         ratio = f"{line.judged:.2f} ({min(line.ratios):.2f}–{max(line.ratios):.2f})"
     goal = str(line.goal or "")
-    verdict = ("met" if line.is_met(slack) else "MISSED") if line.goal else ""
     ours = f"{_figure(line.ours)} {line.unit}"
-    return line.name, ours, peer, ratio, goal, verdict
+    return line.name, ours, peer, ratio, goal, _verdict(line, slack)
+
+
+def _verdict(line: Line, slack: float) -> str:
+    if line.goal is None:
+        return ""
+    if line.is_met():
+        return "met"
+    return "within the margin" if line.is_met(slack) else "MISSED"
 
 
 def _figure(values: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from bench.figures import Goal, Line
 from bench.ours import NOTHING, Site, Web
@@ -20,7 +21,7 @@ def measure(run: Run) -> Sequence[Line]:
     site = Site(run, "batch")
     batches = run.pick(20, 4)
     with site.web() as web:
-        _round(run, site, web, _AT_ONCE)  # warms it up
+        run.warm_up(partial(_round, run, site, web, _AT_ONCE))
         rounds = [_round(run, site, web, batches) for _ in range(run.rounds)]
     accepted, published = zip(*rounds, strict=True)
     return [

@@ -1,6 +1,7 @@
 """growth: what the ledger's verbs take in a small table and in one of a million jobs."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from bench.figures import Goal, Line
 from bench.ours import Site
@@ -30,11 +31,10 @@ SELECT id, 1, accepted_at, 'state', '{"state":"queued","attempt":0}' FROM jobs
 def measure(run: Run) -> Sequence[Line]:
     few, many = _filled(run, "few", _FEW), _filled(run, "many", run.pick(_MANY, _MANY_QUICK))
     urls = [few.database_url, many.database_url]
+    turn = partial(run.inside, "growth", few.settings, database_urls=urls)
     with emptied(few.redis_url):
-        rounds = [
-            run.inside("growth", few.settings, database_urls=urls, times=run.pick(_TURNS, 5))
-            for _ in range(run.rounds + 1)
-        ][1:]  # the first warms up
+        run.warm_up(partial(turn, times=_TURNS))
+        rounds = [turn(times=run.pick(_TURNS, 5)) for _ in range(run.rounds)]
     return [
         Line(
             f"growth, {verb}",

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from bench.figures import Goal, Line, percentile
 from bench.ours import NOTHING, Site, Web
@@ -15,7 +16,7 @@ _TOOK = "SELECT TIMESTAMPDIFF(MICROSECOND, accepted_at, started_at) / 1000 FROM 
 def measure(run: Run) -> Sequence[Line]:
     site, jobs = Site(run, "latency"), run.pick(100, 20)
     with site.web() as web, site.worker("--concurrency=2"):
-        _round(site, web, 10)  # warms it up
+        run.warm_up(partial(_round, site, web, 10))
         rounds = [_round(site, web, jobs) for _ in range(run.rounds)]
     return [
         Line("latency, p50", "ms", [percentile(took, 0.5) for took in rounds], Goal("≤", 10)),

@@ -42,8 +42,8 @@ def compare(
             url = f"{run.redis}/{number}"
             request = stack.enter_context(peer.web(run, url))
             sides.append(Side(peer.name, partial(_theirs, run, request, url)))
-        for side in sides:  # warms it up
-            side.measure()
+        for side in sides:
+            run.warm_up(side.measure)
         found = run.measure(sides)
     return [
         Line(name, "jobs/s", found["ours"], goals.get(peer.name), peer.name, found[peer.name])

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from websockets.sync.client import connect
@@ -20,7 +21,8 @@ _ENDS = ("succeeded", "failed", "cancelled")
 def measure(run: Run) -> Sequence[Line]:
     site, jobs = Site(run, "progress"), run.pick(100, 10)
     with site.web() as web, site.worker("--pool=threads", f"--concurrency={jobs}"):
-        rounds = [watch(run, web, jobs) for _ in range(run.rounds + 1)][1:]  # the first warms up
+        run.warm_up(partial(watch, run, web, jobs))
+        rounds = [watch(run, web, jobs) for _ in range(run.rounds)]
     delays, costs = zip(*rounds, strict=True)
     return [
         Line("progress, p50", "ms", [percentile(each, 0.5) for each in delays], Goal("≤", 5)),
