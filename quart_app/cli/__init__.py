@@ -1,4 +1,4 @@
-"""The commands: up, serve, migrate, doctor, and in modules of their own tokens and schedules."""
+"""The commands: up, serve, migrate, doctor, and in modules of their own jobs and others."""
 
 import asyncio
 import sys
@@ -7,7 +7,7 @@ import click
 from quart import Quart
 
 from quart_app import binding, health, migrations, up, valkey
-from quart_app.cli import schedules, tokens
+from quart_app.cli import jobs, schedules, tokens
 from quart_app.cli.terminal import clear
 from quart_app.serve import serve
 
@@ -16,7 +16,7 @@ _NOT_HERE = "up needs Linux or macOS: use WSL, or start the web, a worker and be
 
 def init_app(app: Quart) -> None:
     own = (_up(app), _serve(app), _migrate(app), _doctor(app))
-    for command in (*own, tokens.group(app), schedules.group(app)):
+    for command in (*own, jobs.group(app), tokens.group(app), schedules.group(app)):
         app.cli.add_command(command)
 
 

@@ -1,12 +1,16 @@
 """What all commands have in common: a known problem is one line, a group sees a ready database."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
 
 import click
 from quart import Quart
 from sqlalchemy.exc import DBAPIError
 
-from quart_app import migrations
+from quart_app import db, migrations
+from quart_app.celeryext import in_app_context
 from quart_app.errors import Problem
 
 
@@ -38,3 +42,53 @@ def clear(command: click.Command) -> click.Command:
 
     command.callback = run_clearly
     return command
+
+
+def do(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Calls `verb(session, …)` in a transaction, and rings for what it submitted."""
+
+    def body() -> Any:
+        with db.session() as session:
+            return verb(session, *args, **options)
+
+    try:
+        return in_app_context(app, body)
+    finally:
+        app.extensions["publisher"].close()
+
+
+def see(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """As `do`, for a verb that only reads."""
+
+    def body() -> Any:
+        with db.session(reading=True) as session:
+            return verb(session, *args, **options)
+
+    return in_app_context(app, body)
+
+
+def printable(text: str) -> str:
+    """On one line, and nothing in it that a terminal would obey."""
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in text
+    )
+
+
+def moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("expected ISO 8601, as 2030-01-01T09:00:00+08:00") from None
+
+
+def as_json(expected: str, kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, kind):
+            raise click.BadParameter(f"expected {expected} as JSON")
+        return value
+
+    return read

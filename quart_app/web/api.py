@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs, newjobs, submissions, why
 from quart_app.errors import Invalid
+from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
 from quart_app.web import schemas
 from quart_app.web.requests import BATCH_PATH
-from quart_app.web.schemas import job_json
 from quart_app.web.streams import event_stream, last_seen
 
 blueprint = Blueprint("api", __name__)

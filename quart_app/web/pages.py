@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs, queues, sms, tokens, why, workers
 from quart_app.errors import Conflict, Invalid
+from quart_app.jobjson import job_json
 from quart_app.models import JobState, Role, Schedule
 from quart_app.web import api, auth, schedule_pages, schemas
-from quart_app.web.schemas import job_json
 
 blueprint = Blueprint("pages", __name__)
 blueprint.register_blueprint(schedule_pages.blueprint)

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, newschedules, schedules
 from quart_app.errors import Conflict, Invalid, NotFound
+from quart_app.jobjson import job_json
 from quart_app.models import Role
 from quart_app.web import auth, schedule_schemas, schemas
-from quart_app.web.schemas import job_json
 
 blueprint = Blueprint("schedules", __name__, url_prefix="/schedules")
 

@@ -6,10 +6,10 @@ from quart import Blueprint
 from quart_schema import document_response, validate_querystring, validate_request
 
 from quart_app import db, schedules
+from quart_app.jobjson import job_json
 from quart_app.models import Role
 from quart_app.web import auth, schedule_schemas
 from quart_app.web.schedule_schemas import schedule_json
-from quart_app.web.schemas import job_json
 
 blueprint = Blueprint("schedules", __name__, url_prefix="/api/schedules")
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
+from quart_app.jobjson import job_json, time_json
 from quart_app.models import Job, JobState
 from quart_app.queues import Queue
 from quart_app.why import Why
@@ -111,21 +112,6 @@ def invalid(error: ValidationError) -> Invalid:
     return Invalid(field, first["msg"].removeprefix("Value error, "))
 
 
-_TIMES = ("accepted_at", "published_at", "eta", "started_at", "finished_at")
-_AS_THEY_ARE = (
-    "id", "task", "args", "kwargs", "queue", "priority", "attempt", "max_attempts", "progress",
-    "result", "error", "worker", "cancel_requested",
-)  # fmt: skip
-
-
-def job_json(job: Job) -> dict[str, Any]:
-    """The job as JSON; `duplicate` is there only when it is true."""
-    shown = {name: getattr(job, name) for name in _AS_THEY_ARE}
-    shown |= {name: _time(getattr(job, name)) for name in _TIMES}
-    shown |= {"state": job.state.value, "schedule": job.schedule_id}
-    return shown | ({"duplicate": True} if job.duplicate else {})
-
-
 def page_json(found: Sequence[Job], limit: int) -> dict[str, Any]:
     """The first `limit` of the jobs found; `next` is the cursor when there are more."""
     page = found[:limit]
@@ -142,7 +128,7 @@ def worker_json(worker: Worker) -> dict[str, Any]:
             "id": job.id,
             "task": job.task,
             "attempt": job.attempt,
-            "started_at": _time(job.started_at),
+            "started_at": time_json(job.started_at),
         }
         for job in worker.jobs
     ]
@@ -181,7 +167,3 @@ def why_json(why: Why) -> dict[str, Any]:
         for name, fact in why.data.items()
     }
     return {"reason": why.reason, "detail": why.detail, **facts}
-
-
-def _time(at: datetime | None) -> str | None:
-    return timestamp(at) if at else None
