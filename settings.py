@@ -139,6 +139,17 @@ CELERY_BROKER_URL = _text(
 EMBEDDED_REDIS = not (os.environ.get("REDIS_URL") or os.environ.get("CELERY_BROKER_URL"))
 ALLOW_DIRECT_CALLS = env.bool("ALLOW_DIRECT_CALLS", EMBEDDED_REDIS)
 
+# Traces, by OpenTelemetry's own names; its SDK reads all others of them by itself
+OTEL_EXPORTER_OTLP_TRACES_PROTOCOL = _text(
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    _text("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    validate=OneOf(["http/protobuf", "grpc"]),
+)
+_OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+OTEL_TRACES_EXPORTER = _text(
+    "OTEL_TRACES_EXPORTER", "otlp" if any(map(os.environ.get, _OTLP)) else "none"
+)
+
 # The web
 SECRET_KEY: str | None = env.str("SECRET_KEY", None) or None
 SESSION_BACKEND = _text("SESSION_BACKEND", "cookie", validate=OneOf(["cookie", "redis"]))

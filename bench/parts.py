@@ -100,4 +100,4 @@ def made_database(port: int, name: str) -> bool:
 
 def _is_setting(name: str) -> bool:
     known = ("DATABASE_URL", "REDIS_URL", "VAR_DIR", "SECRET_KEY", "SMS_PROVIDER", "ALLOWED_HOSTS")
-    return name in known or name.startswith("CELERY_")
+    return name in known or name.startswith(("CELERY_", "OTEL_"))

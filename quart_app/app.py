@@ -11,7 +11,19 @@ from typing import Any
 from quart import Quart
 
 import settings
-from quart_app import cli, db, nodes, publisher, relay, reporter, sessions, sms, submissions, web
+from quart_app import (
+    cli,
+    db,
+    nodes,
+    publisher,
+    relay,
+    reporter,
+    sessions,
+    sms,
+    submissions,
+    traces,
+    web,
+)
 from quart_app.celeryext import QuartCelery
 
 
@@ -34,6 +46,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     relay.init_app(app)
     submissions.init_app(app)
     sessions.init_app(app)
+    traces.init_app(app)
     web.init_app(app)
     cli.init_app(app)
     _load_tasks(app)

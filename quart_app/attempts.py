@@ -12,7 +12,7 @@ from quart_app import db, events, jobs
 from quart_app.models import Event, Job, JobState
 
 #: What an attempt knows of its job.
-_NEEDED = (Job.id, Job.args, Job.kwargs, Job.max_attempts, Job.context)
+_NEEDED = (Job.id, Job.task, Job.queue, Job.args, Job.kwargs, Job.max_attempts, Job.context)
 
 
 class Fenced(Exception):
@@ -39,7 +39,7 @@ def claim(
 ) -> Job | None:
     """Takes the job for `lease` seconds; None when there is nothing to take (any more).
 
-    It has its id, arguments, attempts and context, and no more.
+    It has its id, task, queue, arguments, attempts and context, and no more.
 
     `holder` names the process of the worker, as `nodes.holder()` does.
     """

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
-from quart_app import db, depths, events, newjobs, publisher
+from quart_app import db, depths, events, newjobs, publisher, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
@@ -51,7 +51,10 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none."""
-    return insert_rows(session, [(newjobs.row(new), new) for new in wanted])
+    with traces.submitting() as tell:
+        accepted = insert_rows(session, [(newjobs.row(new), new) for new in wanted])
+        tell(accepted)
+    return accepted
 
 
 def insert_rows(session: Session, rows: Sequence[_Row]) -> list[Job]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import uuid_utils
 from quart import current_app
 
-from quart_app import baggage
+from quart_app import baggage, traces
 from quart_app.baggage import Baggage
 from quart_app.errors import Invalid, NotFound
 from quart_app.models import Job, JobState
@@ -94,7 +94,7 @@ def row(new: NewJob) -> Job:
         idempotency_key=new.idempotency_key,
         idempotency_body=new.idempotency_body,
         schedule_id=new.schedule_id,
-        context=(new.baggage or baggage.current()).known(),
+        context=(new.baggage or traces.onward(baggage.current())).known(),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from quart import Quart, current_app
 from sqlalchemy.exc import DataError
 
-from quart_app import db, jobs, newjobs
+from quart_app import db, jobs, newjobs, traces
 from quart_app.errors import Problem
 from quart_app.models import Job
 from quart_app.newjobs import NewJob
@@ -21,9 +21,12 @@ def init_app(app: Quart) -> None:
 
 async def submit(new: NewJob) -> Job:
     """As `jobs.submit`, in a transaction that others may share; durable when this returns."""
-    # Checked before anything is begun, so that what is wrong concerns its caller alone.
     rows: Together[_Row, Job] = current_app.extensions["submissions"]
-    return await rows.ask((newjobs.row(new), new))
+    with traces.submitting() as tell:
+        # Checked before anything is begun, so that what is wrong concerns its caller alone.
+        job = await rows.ask((newjobs.row(new), new))
+        tell([job])
+    return job
 
 
 async def _accept(rows: Sequence[_Row]) -> Sequence[Job | Exception]:

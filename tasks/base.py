@@ -15,7 +15,7 @@ from quart import current_app, g
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from quart_app import attempts, baggage, db, jobs, nodes, reporter, rescue
+from quart_app import attempts, baggage, db, jobs, nodes, reporter, rescue, traces
 from quart_app.attempts import Fenced
 from quart_app.celeryext import AppContextTask, in_app_context
 from quart_app.errors import Permanent, Problem
@@ -28,6 +28,8 @@ from tasks.parameters import bind, model_of
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
 #: Seconds that a message waits for the database; the relay rings again.
 _CLAIM_PATIENCE = 10.0
+#: What an attempt that ends by one of these has come to, for its trace.
+_OUTCOMES = {Retry: "retrying", Ignore: "cancelled", Fenced: "overtaken", SystemExit: "given back"}
 
 logger = logging.getLogger(__name__)
 
@@ -172,12 +174,15 @@ class JobTask(AppContextTask):
         if self.request.called_directly or self.request.is_eager:
             return super().perform(*args, **kwargs)
         g.job = job = self._claim(args, kwargs)
-        self.request.baggage = baggage.unpack(job.context)
-        baggage.carry(self.request.baggage)
         self.request.retries = job.attempt - 1
         self.request.run = run = reporter.get().start(job)
         try:
-            return self._attempt(job, run)
+            with traces.attempt(job, _OUTCOMES) as attempt:
+                self.request.baggage = traces.onward(baggage.unpack(job.context))
+                baggage.carry(self.request.baggage)
+                result = self._attempt(job, run)
+                attempt.outcome = "cancelled" if run.heeded else "succeeded"
+                return result
         except Fenced:
             logger.warning("Job %s went to another attempt: this one records nothing.", job.id)
             raise Ignore(f"job {job.id} went to another attempt") from None

@@ -18,7 +18,7 @@ from quart import Quart
 from redis import RedisError
 from sqlalchemy.orm import Session
 
-from quart_app import __version__, lifelines, migrations, nodes
+from quart_app import __version__, lifelines, migrations, nodes, traces
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
 from tasks import transport, watch
@@ -124,6 +124,7 @@ def _forked(app: Quart) -> None:
 
 def _child_ends(app: Quart) -> None:
     app.extensions["publisher"].close()
+    traces.flush()
 
 
 def _forget_canvas(celery: Celery) -> None:

@@ -85,11 +85,19 @@ def worker(env: Mapping[str, str], log: Path, *words: str) -> Iterator[Path]:
         yield log
 
 
-def script(text: str, *words: str) -> subprocess.CompletedProcess[str]:
+def script(
+    text: str, *words: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs it in an interpreter of its own, which warns of what it leaves open."""
     argv = [sys.executable, "-X", "dev", "-c", text, *words]
     return subprocess.run(
-        argv, cwd=ROOT, env=environment({}), capture_output=True, text=True, timeout=60, check=True
+        argv,
+        cwd=ROOT,
+        env=environment(env or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
 
 

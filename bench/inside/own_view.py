@@ -45,7 +45,9 @@ async def _insert() -> None:
 
 
 def _insert_row(session: Session) -> None:
-    made = newjobs.row(newjobs.NewJob(task=_TASK), _NOW)
+    wanted = newjobs.NewJob(task=_TASK)
+    made = newjobs.row(wanted)
+    newjobs.start(made, wanted, _NOW)
     values = {name: value for name, value in vars(made).items() if not name.startswith("_")}
     session.execute(insert(Job), values)
 

@@ -47,12 +47,14 @@ def group(app: Quart) -> click.Group:
 def _submit(app: Quart) -> click.Command:
     @click.command("submit", help=_SUBMIT)
     @click.argument("task")
-    @click.option("--kwargs", type=as_json("an object", dict), help="Its arguments, as JSON.")
+    @click.option(
+        "--kwargs", type=as_json("an object", dict), metavar="JSON", help="Its arguments, as JSON."
+    )
     @click.option("--arg", "texts", multiple=True, metavar="KEY=VALUE", help="One, as text.")
     @click.option("--queue", help="That of the task if not given.")
     @click.option("--priority", type=click.IntRange(0, 9), help="0 goes first, 9 last.")
     @click.option("--delay", type=float, help="Seconds to wait.")
-    @click.option("--eta", type=moment, help="When, in ISO 8601 with offset.")
+    @click.option("--eta", type=moment, metavar="TIME", help="ISO 8601 with offset.")
     @click.option("--unique-key", help="A live job of the task with this key is taken instead.")
     @click.option("--follow", is_flag=True, help="Show what happens until it has ended.")
     def command(task: str, kwargs: Any, texts: Sequence[str], follow: bool, **options: Any) -> None:
@@ -73,8 +75,8 @@ def _list(app: Quart) -> click.Command:
     @click.option("--task", type=_text)
     @click.option("--queue", type=_text)
     @click.option("--q", "text", type=_text, help="Searched in arguments and errors.")
-    @click.option("--since", type=moment, help="ISO 8601 with offset.")
-    @click.option("--until", type=moment, help="ISO 8601 with offset.")
+    @click.option("--since", type=moment, metavar="TIME", help="ISO 8601 with offset.")
+    @click.option("--until", type=moment, metavar="TIME", help="ISO 8601 with offset.")
     @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
     @click.option("--cursor", "before", type=_text, help="Where the page before has ended.")
     @click.option("--json", "as_data", is_flag=True, help="As GET /api/jobs has it.")
