@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -221,3 +224,22 @@ async def test_a_page_of_ones_own_shows_a_job_of_its_visitor(
         told = await page.locator("#lines li").all_text_contents()
         assert [line.split()[0] for line in told][:2] == ["queued", "running"]
         assert said == []
+
+
+def commands() -> list[str]:
+    """What docs/clients.md has one type, the token apart."""
+    page = (real.ROOT / "docs" / "clients.md").read_text()
+    return re.findall(r"```shell\n(?!export TOKEN)(.*?)```", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", commands())
+@on_one_database
+def test_what_the_page_on_clients_has_one_type_works(
+    served: Served, secret: str, clean: Place, worker: Path, block: str
+) -> None:
+    here = f"{shlex.quote(sys.executable)} -m quart --app asgi"
+    block = block.replace("python3 run.py", here).replace("python examples", "$PYTHON examples")
+    block = re.sub(r"(over_\w+\.py)", rf"\1 --url {served.address}", block)
+    env = clean.env | {"TOKEN": secret, "PYTHON": sys.executable}
+    code, _, err = run(["bash", "-euc", block], env)
+    assert (code, err) == (0, "")
