@@ -96,7 +96,7 @@ def onward(given: Baggage) -> Baggage:
     carrier: dict[str, str] = {}
     if _is_set_up():
         TraceContextTextMapPropagator().inject(carrier)
-    return replace(given, **carrier) if "traceparent" in carrier else given
+    return replace(given, traceparent=carrier.get("traceparent", given.traceparent))
 
 
 def _is_set_up() -> bool:
@@ -117,6 +117,8 @@ def _export(wanted: str, protocol: str) -> None:
 
 def _exporter(name: str) -> Any:
     known = entry_points(group="opentelemetry_traces_exporter")
+    if name in _PROTOCOLS.values() and name not in known.names:
+        raise ImportError(f"there is no exporter {name}")
     if name not in known.names:
         expected = ", ".join(sorted({"none", *known.names}))
         sys.exit(f"OTEL_TRACES_EXPORTER = {name!r}: expected one of {expected}")

@@ -137,7 +137,8 @@ def test_lines_and_progress_are_shown_where_there_is_no_terminal(
     words = ("--arg", "steps=3", "--arg", "pause=0.1", "--follow")
     code, _, err = run(clean, "submit", COUNT, *words)
     assert code == 0
-    assert [line for line in err.splitlines() if line.endswith("progress   3/3 step 3")]
+    assert any(line.endswith("progress   3/3 step 3") for line in err.splitlines())
+    assert err.splitlines()[-1].endswith("succeeded")
     assert "\x1b" not in err
 
 

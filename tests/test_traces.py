@@ -87,7 +87,7 @@ async def test_a_job_travels_with_the_span_it_was_submitted_in(
 async def test_a_trace_that_the_caller_began_goes_on(
     app: Any, client: Any, spans: InMemorySpanExporter
 ) -> None:
-    job, known = await kept(client, app, **SENT), finished(spans)
+    job, known = await kept(client, app, **SENT, tracestate="a=1"), finished(spans)
     assert f"{known['POST /api/jobs'].parent.span_id:016x}" == CALLER
     assert job.context["traceparent"] == place_of(known["submit"])
     assert f"{known['submit'].context.trace_id:032x}" == TRACE

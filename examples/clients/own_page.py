@@ -42,8 +42,7 @@ async def index() -> Response:
 @app.post("/greetings")
 async def greet() -> Any:
     """Has the visitor's greeting sent; the answer is the job's id."""
-    given = await request.get_json()
-    kwargs = {"to": NOBODY, "text": given["text"]}
+    kwargs = {"to": NOBODY, "text": (await request.form)["text"]}
     async with asyncio.timeout(PATIENCE):
         job = {"task": "tasks.background.async_send_sms", "kwargs": kwargs}
         job_id = await submit(app.quartermaster, job)

@@ -36,6 +36,8 @@ def follow(app: Quart, job_id: str, *, err: bool = False) -> int:
         with _screen(err) as screen:
             for job, frames in _news_of(app, job_id):
                 for frame in frames:
+                    if events.is_last(frame):
+                        screen.step(job)
                     screen.say(_line(frame))
                 screen.step(job)
     except KeyboardInterrupt:

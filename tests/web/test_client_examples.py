@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.async_api import expect
 
@@ -81,6 +82,16 @@ def site(clean: Place, worker: Path, tmp_path: Path) -> Iterator[Site]:
     site.start()
     yield site
     site.end()
+
+
+@pytest.fixture
+def own_site(served: Served, secret: str, tmp_path: Path) -> Iterator[str]:
+    """The address of the site that has a page of its own."""
+    port, log = real.free_port(), tmp_path / "page.log"
+    argv = command("own_page", "--port", str(port), "--url", served.address)
+    with real.process(argv, {"TOKEN": secret}, log):
+        real.until(lambda: f":{port}" in log.read_text())
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("name", ["over_http", "over_websocket", "own_page"])
@@ -209,21 +220,26 @@ def test_a_job_that_was_retried_is_followed_beyond_its_first_end(
 
 @on_one_database
 async def test_a_page_of_ones_own_shows_a_job_of_its_visitor(
-    served: Served, secret: str, worker: Path, tmp_path: Path, browser: Any
+    own_site: str, worker: Path, browser: Any
 ) -> None:
-    port = real.free_port()
-    address, log = f"http://127.0.0.1:{port}", tmp_path / "page.log"
-    argv = command("own_page", "--port", str(port), "--url", served.address)
-    with real.process(argv, {"TOKEN": secret}, log):
-        real.until(lambda: f":{port}" in log.read_text())
-        page = await browser.new_page()
-        said = complaints(page)
-        await page.goto(address)
-        await page.get_by_role("button", name="Send").click()
-        await expect(page.locator("#state")).to_have_text("succeeded", timeout=20_000)
-        told = await page.locator("#lines li").all_text_contents()
-        assert [line.split()[0] for line in told][:2] == ["queued", "running"]
-        assert said == []
+    page = await browser.new_page()
+    said = complaints(page)
+    await page.goto(own_site)
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator("#state")).to_have_text("succeeded", timeout=20_000)
+    told = await page.locator("#lines li").all_text_contents()
+    assert [line.split()[0] for line in told][:2] == ["queued", "running"]
+    assert said == []
+
+
+@on_one_database
+def test_a_page_of_ones_own_shows_nobody_the_jobs_of_others(own_site: str, still: Ledger) -> None:
+    job_id = still.submit("add", 1)
+    assert httpx.get(f"{own_site}/greetings/{job_id}/events").status_code == 404
+    wrong = httpx.post(f"{own_site}/greetings", data={"text": "\0"})
+    assert (wrong.status_code, "kwargs.text" in wrong.json()["detail"]) == (422, True)
+    assert httpx.post(f"{own_site}/greetings").status_code == 400
+    assert [job.id for job in still.jobs()] == [job_id]
 
 
 def commands() -> list[str]:
@@ -233,13 +249,15 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("block", commands())
+@pytest.mark.usefixtures("worker")
 @on_one_database
 def test_what_the_page_on_clients_has_one_type_works(
-    served: Served, secret: str, clean: Place, worker: Path, block: str
+    served: Served, secret: str, clean: Place, tmp_path: Path, block: str
 ) -> None:
     here = f"{shlex.quote(sys.executable)} -m quart --app asgi"
     block = block.replace("python3 run.py", here).replace("python examples", "$PYTHON examples")
     block = re.sub(r"(over_\w+\.py)", rf"\1 --url {served.address}", block)
     env = clean.env | {"TOKEN": secret, "PYTHON": sys.executable}
-    code, _, err = run(["bash", "-euc", block], env)
-    assert (code, err) == (0, "")
+    log = tmp_path / "log"
+    with real.process(["bash", "-euc", block], env, log) as process:
+        assert process.wait(100) == 0, log.read_text()
