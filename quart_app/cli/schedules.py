@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,9 +9,8 @@ import click
 from quart import Quart
 from sqlalchemy.orm import Session
 
-from quart_app import db, newschedules, schedules
-from quart_app.celeryext import in_app_context
-from quart_app.cli.terminal import grouped
+from quart_app import newschedules, schedules
+from quart_app.cli.terminal import do, grouped, moment
 from quart_app.models import Schedule
 
 
@@ -26,7 +24,7 @@ def group(app: Quart) -> click.Group:
 def _list(app: Quart) -> click.Command:
     @click.command("list", help="Show all schedules, with their rules and next times.")
     def command() -> None:
-        for schedule in _do(app, schedules.everyone):
+        for schedule in do(app, schedules.everyone):
             click.echo(f"{schedule.name:<24} {_rule(schedule):<20} {_when(schedule)}")
 
     return command
@@ -36,7 +34,7 @@ def _show(app: Quart) -> click.Command:
     @click.command("show", help="Show one schedule.")
     @click.argument("name")
     def command(name: str) -> None:
-        schedule = _do(app, schedules.named, name)
+        schedule = do(app, schedules.named, name)
         facts = {"id": schedule.id, "source": schedule.source, "task": schedule.task}
         facts |= {"args": json.dumps(schedule.args), "kwargs": json.dumps(schedule.kwargs)}
         facts |= {"rule": _rule(schedule), "timezone": schedule.timezone}
@@ -52,7 +50,7 @@ def _next(app: Quart) -> click.Command:
     @click.argument("name")
     @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 100))
     def command(name: str, count: int) -> None:
-        for time, is_moved in _do(app, _by_name(schedules.upcoming), name, count):
+        for time, is_moved in do(app, _by_name(schedules.upcoming), name, count):
             click.echo(f"{time.isoformat(sep=' ')}{' *' if is_moved else ''}")
 
     return command
@@ -67,13 +65,13 @@ def _create(app: Quart) -> click.Command:
     @click.option("--cron", help="Five fields, or a form such as @daily.")
     @click.option("--interval", type=float, help="Seconds.")
     @click.option("--timezone", help="IANA; CELERY_TIMEZONE if not given.")
-    @click.option("--starts-at", type=_moment, help="ISO 8601 with offset.")
-    @click.option("--ends-at", type=_moment, help="ISO 8601 with offset.")
+    @click.option("--starts-at", type=moment, help="ISO 8601 with offset.")
+    @click.option("--ends-at", type=moment, help="ISO 8601 with offset.")
     @click.option("--missed", type=click.Choice(newschedules.MISSED), help="once if not given.")
     @click.option("--queue")
     def command(name: str, task: str, **options: Any) -> None:
         given = {option: value for option, value in options.items() if value is not None}
-        made = _do(app, schedules.create, name, task, **given)
+        made = do(app, schedules.create, name, task, **given)
         click.echo(f"Schedule {made.name!r} is made; next: {_when(made)}.")
 
     return command
@@ -83,7 +81,7 @@ def _change(app: Quart, word: str, verb: Callable[..., Schedule]) -> click.Comma
     @click.command(word, help=f"{word.capitalize()} a schedule, one of settings too.")
     @click.argument("name")
     def command(name: str) -> None:
-        schedule = _do(app, _by_name(verb), name)
+        schedule = do(app, _by_name(verb), name)
         click.echo(f"Schedule {schedule.name!r}; next: {_when(schedule)}.")
 
     return command
@@ -93,7 +91,7 @@ def _run(app: Quart) -> click.Command:
     @click.command("run", help="Make a job of a schedule now, and show the job's id.")
     @click.argument("name")
     def command(name: str) -> None:
-        click.echo(_do(app, _by_name(schedules.run_now), name).id)
+        click.echo(do(app, _by_name(schedules.run_now), name).id)
 
     return command
 
@@ -102,23 +100,10 @@ def _delete(app: Quart) -> click.Command:
     @click.command("delete", help="Delete a schedule; the jobs it made stay.")
     @click.argument("name")
     def command(name: str) -> None:
-        _do(app, _by_name(schedules.delete), name)
+        do(app, _by_name(schedules.delete), name)
         click.echo(f"Schedule {name!r} is deleted.")
 
     return command
-
-
-def _do(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Calls `verb(session, …)` in a transaction, and rings for what it submitted."""
-
-    def body() -> Any:
-        with db.session() as session:
-            return verb(session, *args, **options)
-
-    try:
-        return in_app_context(app, body)
-    finally:
-        app.extensions["publisher"].close()
 
 
 def _by_name(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,10 +136,3 @@ def _as_json(expected: str, kind: type) -> Callable[[str], Any]:
         return value
 
     return read
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter("expected ISO 8601, as 2030-01-01T09:00:00+08:00") from None

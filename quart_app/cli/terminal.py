@@ -1,12 +1,14 @@
 """What all commands have in common: a known problem is one line, a group sees a ready database."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
 
 import click
 from quart import Quart
 from sqlalchemy.exc import DBAPIError
 
-from quart_app import migrations
+from quart_app import actors, db, migrations
 from quart_app.errors import Problem
 
 
@@ -38,3 +40,23 @@ def clear(command: click.Command) -> click.Command:
 
     command.callback = run_clearly
     return command
+
+
+def do(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Calls `verb(session, …)` in a transaction, as the user of this machine, and rings."""
+
+    def body() -> Any:
+        with db.session() as session:
+            return verb(session, *args, **options)
+
+    try:
+        return actors.at_terminal(app, body)
+    finally:
+        app.extensions["publisher"].close()
+
+
+def moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("expected ISO 8601, as 2030-01-01T09:00:00+08:00") from None

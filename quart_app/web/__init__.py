@@ -9,6 +9,7 @@ from quart_schema import QuartSchema
 from quart_app import __version__
 from quart_app.web import (
     api,
+    audit,
     auth,
     inbox,
     live,
@@ -19,6 +20,7 @@ from quart_app.web import (
     schedules,
     sockets,
     swagger,
+    uses,
 )
 from quart_app.web.openapi import Provider
 from quart_app.web.requests import Request, hear_out, name_request, take_up_baggage
@@ -43,8 +45,9 @@ def init_app(app: Quart) -> None:
     problems.init_app(app)
     auth.init_app(app)
     live.init_app(app)
+    uses.init_app(app)
     metrics.init_app(app)
-    for part in (api, schedules, sockets, ops, pages, swagger):
+    for part in (api, audit, schedules, sockets, ops, pages, swagger):
         app.register_blueprint(part.blueprint)
 
 

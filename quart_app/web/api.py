@@ -115,7 +115,7 @@ async def find(wanted: schemas.Search) -> dict[str, Any]:
         jobs.search, state=wanted.state, task=wanted.task, queue=wanted.queue, text=wanted.q,
         since=wanted.since, until=wanted.until, before=wanted.cursor, limit=wanted.limit + 1,
     )  # fmt: skip
-    return schemas.page_json(found, wanted.limit)
+    return schemas.page_json(found, wanted.limit, job_json)
 
 
 async def _body_or(default: Any) -> Any:

@@ -1,6 +1,6 @@
 """What the API takes and gives, as models that validate it and describe it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -16,12 +16,13 @@ from pydantic import (
 
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
-from quart_app.models import Job, JobState
+from quart_app.models import AuditEntry, Job, JobState
 from quart_app.queues import Queue
 from quart_app.why import Why
 from quart_app.workers import Worker
 
 Model = TypeVar("Model", bound=BaseModel)
+Row = TypeVar("Row", Job, AuditEntry)
 _YEARS = range(1970, 9999)
 
 
@@ -46,6 +47,7 @@ def _without_nul(text: str) -> str:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_in_range)]
 Plain = Annotated[str, AfterValidator(_without_nul)]
+Cursor = Annotated[str | None, Field(pattern=r"^[0-9a-f-]{36}$")]
 
 
 class Strict(BaseModel):
@@ -90,7 +92,19 @@ class Search(Strict):
     since: Moment | None = None
     until: Moment | None = None
     limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
+    cursor: Cursor = None
+
+
+class AuditSearch(Strict):
+    """Filters of the audit log; `target` is an id, or of a token its name."""
+
+    actor: Plain | None = Field(None, max_length=255)
+    action: Plain | None = Field(None, max_length=64, examples=["job.cancel"])
+    target: Plain | None = Field(None, max_length=255)
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: int = Field(50, ge=1, le=500)
+    cursor: Cursor = None
 
 
 class EventSearch(Strict):
@@ -126,12 +140,26 @@ def job_json(job: Job) -> dict[str, Any]:
     return shown | ({"duplicate": True} if job.duplicate else {})
 
 
-def page_json(found: Sequence[Job], limit: int) -> dict[str, Any]:
-    """The first `limit` of the jobs found; `next` is the cursor when there are more."""
+def page_json(found: Sequence[Row], limit: int, shown: Callable[[Row], Any]) -> dict[str, Any]:
+    """The first `limit` of what was found; `next` is the cursor when there is more."""
     page = found[:limit]
     return {
-        "items": [job_json(job) for job in page],
+        "items": [shown(row) for row in page],
         "next": page[-1].id if len(found) > limit else None,
+    }
+
+
+def audit_json(entry: AuditEntry) -> dict[str, Any]:
+    kind = entry.action.partition(".")[0]
+    return {
+        "id": entry.id,
+        "at": timestamp(entry.at),
+        "actor": entry.actor,
+        "via": entry.via,
+        "action": entry.action,
+        "target": {"kind": kind, "id": entry.target},
+        "request_id": entry.request_id,
+        "detail": entry.detail,
     }
 
 
