@@ -23,12 +23,13 @@ from quart_app.web import (
     uses,
 )
 from quart_app.web.openapi import Provider
-from quart_app.web.requests import Request, hear_out, name_request, take_up_baggage
+from quart_app.web.requests import JobId, Request, hear_out, name_request, take_up_baggage
 
 
 def init_app(app: Quart) -> None:
     batch = app.config["MAX_BATCH_CONTENT_LENGTH"]
     app.request_class = partial(Request, most_in_batch=batch)  # type: ignore[assignment]
+    app.url_map.converters["job"] = JobId
     app.asgi_websocket_class = inbox.Connection
     app.before_request(take_up_baggage)
     app.after_request(hear_out)

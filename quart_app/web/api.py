@@ -67,7 +67,7 @@ async def search(query_args: schemas.Search) -> Any:
     return await find(query_args)
 
 
-@blueprint.get("/api/jobs/<job_id>")
+@blueprint.get("/api/jobs/<job:job_id>")
 async def show(job_id: str) -> Any:
     return job_json(await db.read(jobs.get, job_id))
 

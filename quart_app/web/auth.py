@@ -25,8 +25,8 @@ _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 _PUBLIC = frozenset(
     {"static", "ops.healthz", "ops.readyz", "pages.sign_in", "pages.sign_in_by_link"}
 )
-_PROBES = frozenset({"ops.healthz", "ops.readyz"})
-_UNASKED = _PROBES | {"static"}  # they have to answer whatever is away
+PROBES = frozenset({"ops.healthz", "ops.readyz"})
+_UNASKED = PROBES | {"static"}  # they have to answer whatever is away
 _FILES = frozenset({"static", "swagger.static"})
 _FORM_SECONDS = 12 * 3600
 #: What a page may load, unless it says otherwise itself.
@@ -106,7 +106,7 @@ async def _admit() -> Any:
     g.user = None
     if request.endpoint is None:
         return None  # unknown path or wrong method: there is nothing to guard
-    if request.endpoint not in _PROBES and not is_known_host(request.host):
+    if request.endpoint not in PROBES and not is_known_host(request.host):
         raise BadRequest(f"Host: {request.host!r} is not one of ALLOWED_HOSTS")
     if request.endpoint in _UNASKED:
         return None

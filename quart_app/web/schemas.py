@@ -45,7 +45,13 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_in_range)]
+_DESCRIBED = {"pattern": r"^(?!9999)(19[7-9]|[2-9]\d\d)\d-"}
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_is_text),
+    AfterValidator(_in_range),
+    Field(json_schema_extra=_DESCRIBED),
+]
 Plain = Annotated[str, AfterValidator(_without_nul)]
 Cursor = Annotated[str | None, Field(pattern=r"^[0-9a-f-]{36}$")]
 
@@ -95,16 +101,11 @@ class Search(Strict):
     cursor: Cursor = None
 
 
-class AuditSearch(Strict):
-    """Filters of the audit log; `target` is an id, or of a token its name."""
+class Readiness(BaseModel):
+    """`parts` has "ok" or what is wrong, by the part's name."""
 
-    actor: Plain | None = Field(None, max_length=255)
-    action: Plain | None = Field(None, max_length=64, examples=["job.cancel"])
-    target: Plain | None = Field(None, max_length=255)
-    since: Moment | None = None
-    until: Moment | None = None
-    limit: int = Field(50, ge=1, le=500)
-    cursor: Cursor = None
+    status: str
+    parts: dict[str, str]
 
 
 class EventSearch(Strict):
@@ -146,20 +147,6 @@ def page_json(found: Sequence[Row], limit: int, shown: Callable[[Row], Any]) -> 
     return {
         "items": [shown(row) for row in page],
         "next": page[-1].id if len(found) > limit else None,
-    }
-
-
-def audit_json(entry: AuditEntry) -> dict[str, Any]:
-    kind = entry.action.partition(".")[0]
-    return {
-        "id": entry.id,
-        "at": timestamp(entry.at),
-        "actor": entry.actor,
-        "via": entry.via,
-        "action": entry.action,
-        "target": {"kind": kind, "id": entry.target},
-        "request_id": entry.request_id,
-        "detail": entry.detail,
     }
 
 

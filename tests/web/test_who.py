@@ -29,7 +29,7 @@ NEEDS: dict[str, dict[str, Role | None]] = {
     "/task": {"POST": OPERATOR},
     "/api/jobs": {"GET": VIEWER, "POST": OPERATOR},
     "/api/jobs/batch": {"POST": OPERATOR},
-    "/api/jobs/<job_id>": {"GET": VIEWER},
+    "/api/jobs/<job:job_id>": {"GET": VIEWER},
     "/api/jobs/<job_id>/events": {"GET": VIEWER},
     "/api/jobs/<job_id>/why": {"GET": VIEWER},
     "/api/jobs/<job_id>/cancel": {"POST": OPERATOR},
@@ -111,7 +111,7 @@ def things(still: Ledger) -> dict[str, str]:
 def address(rule: str, things: dict[str, str]) -> str:
     """With what is there in the places of the rule's parameters."""
     names = things | ({"job_id": things["failed"]} if rule.endswith("/retry") else {})
-    return re.sub(r"<(?:path:)?(\w+)>", lambda found: names[found[1]], rule)
+    return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: names[found[1]], rule)
 
 
 async def call(client: Caller, method: str, rule: str, things: dict[str, str]) -> Any:
