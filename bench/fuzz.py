@@ -112,7 +112,8 @@ def main() -> int:
     given = words.parse_args()
     roles = given.role or ROLES
     with tempfile.TemporaryDirectory() as name, site(Path(name), given.database) as it:
-        return int(not all([found_nothing(it, role, given.minutes, given.more) for role in roles]))
+        outcomes = [found_nothing(it, role, given.minutes, given.more) for role in roles]
+    return 0 if all(outcomes) else 1
 
 
 if __name__ == "__main__":
