@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from quart_app import actors, baggage, jobs, tokens
+from quart_app import actors, baggage, db, jobs, tokens
 from quart_app.actors import Actor
 from quart_app.models import AuditEntry, Role
 from tests.book import Book
@@ -67,6 +67,18 @@ def test_no_entry_holds_a_secret(book: Book) -> None:
     assert told.count("'action'") == 5
     for word in (secret, code, "guessed", tokens.digest(secret), tokens.digest(code)):
         assert word not in told
+
+
+def test_of_strangers_who_try_one_a_second_is_told(book: Book) -> None:
+    book(tokens.redeem_link, "guessed")
+    (first,) = entries(book)
+    book.set(first, at=db.now(3600))
+    book(tokens.redeem_link, "guessed")
+    book(tokens.sign_in, "guessed")
+    assert len(entries(book)) == 1
+    book.set(first, at=db.now(-2))
+    book(tokens.sign_in, "guessed")
+    assert [entry.detail for entry in entries(book)] == [{"by": "link"}, {"by": "token"}]
 
 
 def test_limits_of_a_new_token_are_told(book: Book) -> None:

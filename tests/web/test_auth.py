@@ -14,7 +14,12 @@ BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
 
 def caller(app: Quart, role: Role) -> Caller:
-    return Caller(app.test_client(), {"Authorization": f"Bearer {make_token(app, role)}"})
+    return speaking(app, make_token(app, role))
+
+
+def speaking(app: Quart, secret: str) -> Caller:
+    """A program that has this token."""
+    return Caller(app.test_client(), {"Authorization": f"Bearer {secret}"})
 
 
 async def csrf(client: Any, page: str = "/sign-in") -> str:
@@ -29,12 +34,16 @@ async def sign_in(client: Any, token: str, **form: str) -> Any:
     return await client.post("/sign-in", form=form)
 
 
+async def signed_in(app: Quart, secret: str) -> Any:
+    """A browser that has a session of this token."""
+    client = app.test_client()
+    assert (await sign_in(client, secret)).status_code == 302
+    return client
+
+
 @pytest.fixture
 async def browser(app: Quart, token: str) -> Any:
-    """A test client that is signed in, as an operator."""
-    client = app.test_client()
-    assert (await sign_in(client, token)).status_code == 302
-    return client
+    return await signed_in(app, token)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests import real
 from tests.conftest import Caller
 from tests.ledger import Ledger
 from tests.web.following import Hand, Served, connect, connect_many, drain
-from tests.web.test_auth import BROWSER, csrf, sign_in
+from tests.web.test_auth import BROWSER, csrf, sign_in, signed_in
 from tests.web.test_problems import problem
 
 
@@ -58,8 +58,7 @@ async def test_open_sockets_and_streams_end(
 async def test_a_browser_is_asked_to_sign_in_and_its_forms_do_nothing(
     app: Quart, token: str, still: Ledger, end: Any
 ) -> None:
-    browser = app.test_client()
-    await sign_in(browser, token)
+    browser = await signed_in(app, token)
     page = f"/jobs/{still.submit('add', 1, delay=3600)}"
     form = {"csrf_token": await csrf(browser, page)}
     still.within(end)
@@ -77,8 +76,7 @@ async def test_a_browser_is_asked_to_sign_in_and_its_forms_do_nothing(
 async def test_it_signs_in_again_with_another_token_and_goes_on(
     app: Quart, token: str, still: Ledger
 ) -> None:
-    browser = app.test_client()
-    await sign_in(browser, token)
+    browser = await signed_in(app, token)
     still.within(revoke)
     other = still.within(lambda session: tokens.create(session, "other", Role.VIEWER))
     answer = await sign_in(browser, other, next="/queues")

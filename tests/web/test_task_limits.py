@@ -10,7 +10,7 @@ from quart_app.models import AuditEntry, JobState, Message, Role
 from tests.book import ADD
 from tests.conftest import Caller, make_token
 from tests.ledger import Ledger
-from tests.web.test_auth import csrf, sign_in
+from tests.web.test_auth import csrf, signed_in, speaking
 from tests.web.test_problems import problem
 from tests.web.test_who import rows
 
@@ -27,14 +27,12 @@ def secret(app: Quart) -> str:
 
 @pytest.fixture
 def limited(app: Quart, secret: str) -> Caller:
-    return Caller(app.test_client(), {"Authorization": f"Bearer {secret}"})
+    return speaking(app, secret)
 
 
 @pytest.fixture
 async def browser(app: Quart, secret: str) -> Any:
-    client = app.test_client()
-    await sign_in(client, secret)
-    return client
+    return await signed_in(app, secret)
 
 
 def placed(still: Ledger, task: str, **arguments: Any) -> dict[str, str]:

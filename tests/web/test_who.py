@@ -17,6 +17,7 @@ from tests.book import ADD
 from tests.conftest import Caller, make_token
 from tests.ledger import Ledger
 from tests.web.following import Served, drain
+from tests.web.test_auth import caller
 from tests.web.test_problems import problem
 
 ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
@@ -186,7 +187,7 @@ async def test_a_stranger_is_refused_every_call_and_changes_nothing(
 async def test_a_role_too_low_is_refused_what_needs_a_higher_one_and_changes_nothing(
     app: Quart, still: Ledger, things: dict[str, str], role: Role
 ) -> None:
-    client = Caller(app.test_client(), {"Authorization": f"Bearer {make_token(app, role)}"})
+    client = caller(app, role)
     before = rows(still)
     ranks = list(Role)
     too_high = [each for each in calls() if ranks.index(each[2]) > ranks.index(role)]
@@ -203,7 +204,7 @@ async def test_a_role_too_low_is_refused_what_needs_a_higher_one_and_changes_not
 async def test_a_role_may_do_all_that_is_declared_for_it(
     app: Quart, things: dict[str, str], role: Role
 ) -> None:
-    client = Caller(app.test_client(), {"Authorization": f"Bearer {make_token(app, role)}"})
+    client = caller(app, role)
     unknown = dict.fromkeys(things, "unknown")
     ranks = list(Role)
     for method, rule, needed in calls():
