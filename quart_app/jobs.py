@@ -86,9 +86,9 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
 
 def get(session: Session, job_id: str) -> Job:
     """Raises NotFound for an unknown id: nothing is ever merely presumed to be waiting."""
-    # MySQL cannot even compare the column with other letters.
+    # MySQL cannot even compare the column with other letters, and overlooks spaces at the end.
     job = session.get(Job, job_id) if job_id.isascii() else None
-    if job is None:
+    if job is None or job.id != job_id:
         raise NotFound(f"There is no job {job_id}.")
     return job
 
@@ -130,7 +130,7 @@ def cancel(session: Session, job_id: str) -> Job:
     elif not _ask_to_stop(session, job_id):
         raise Conflict(f"The job has {get(session, job_id).state} already.")
     job = moved or get(session, job_id)
-    audit.record(session, "job.cancel", job_id, task=job.task)
+    audit.record(session, "job.cancel", job.id, task=job.task)
     return job
 
 
@@ -157,7 +157,7 @@ def retry(session: Session, job_id: str) -> Job:
         raise Conflict(f"Another job with the unique_key {job.unique_key!r} is live.") from None
     if moved is None:
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.state}.")
-    audit.record(session, "job.retry", job_id, task=moved.task)
+    audit.record(session, "job.retry", moved.id, task=moved.task)
     publisher.ring(session, moved)
     return moved
 

@@ -93,7 +93,7 @@ class MessageState(enum.StrEnum):
 class Role(enum.StrEnum):
     VIEWER = "viewer"  #: reads
     OPERATOR = "operator"  #: also submits, cancels, retries, runs
-    ADMIN = "admin"  #: also makes tokens and changes schedules
+    ADMIN = "admin"  #: also changes schedules and reads the audit log
 
 
 def _names(kind: type[enum.StrEnum]) -> Enum:
