@@ -11,7 +11,7 @@ from typing import Any
 from quart import Quart
 
 import settings
-from quart_app import cli, db, nodes, publisher, relay, reporter, sessions, sms, web
+from quart_app import cli, db, nodes, publisher, relay, reporter, sessions, sms, submissions, web
 from quart_app.celeryext import QuartCelery
 
 
@@ -32,6 +32,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     publisher.init_app(app)
     reporter.init_app(app)
     relay.init_app(app)
+    submissions.init_app(app)
     sessions.init_app(app)
     web.init_app(app)
     cli.init_app(app)

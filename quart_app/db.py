@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.expression import bindparam
 from sqlalchemy.sql.functions import FunctionElement
 
-from quart_app import sqlite
+from quart_app import mysql, sqlite
 from quart_app.errors import Unsure
 from quart_app.models import Time
 
@@ -31,13 +31,6 @@ T = TypeVar("T")
 #: Called with the session once its transaction has been committed; must return at once.
 Listener = Callable[[Session], None]
 
-# UTC and strict mode whatever the server's defaults; MariaDB reads the first comment, MySQL the
-# second: a statement may take ten seconds, so that a cancelled request cannot hold a row for long.
-_MYSQL_SETUP = (
-    "SET time_zone='+00:00', sql_mode=CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES'),"
-    " innodb_lock_wait_timeout=10"
-    " /*M!100101 , max_statement_time=10 */ /*!50708 , max_execution_time=10000 */"
-)
 _DEADLOCK = 1213
 _PATIENCE = 20  # seconds for all that a verb does, or for one answer to a worker
 _TRIES = 3
@@ -108,6 +101,13 @@ def _mysql_now(element: now, compiler: Any, **kwargs: Any) -> str:
     return f"TIMESTAMPADD(MICROSECOND, {plus}, UTC_TIMESTAMP(6))"
 
 
+class _AsyncEngines(NamedTuple):
+    """One pool of connections, through two doors."""
+
+    writing: AsyncEngine
+    reading: AsyncEngine
+
+
 class Database:
     """The engines of one URL, made when first used, so that none crosses a fork."""
 
@@ -115,7 +115,7 @@ class Database:
         self.url = make_url(url)
         self.after_commit: list[Listener] = []
         self._left_behind: list[Engine] = []
-        self._async_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = (
+        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _AsyncEngines] = (
             WeakKeyDictionary()
         )
 
@@ -129,14 +129,15 @@ class Database:
         for tries_left in reversed(range(_TRIES)):
             is_done = False
             try:
-                async with self.transaction(self._async_engine) as session:
+                async with self.transaction(self._async_engines.writing) as session:
                     result = await session.run_sync(verb, *args, **kwargs)
                     is_done = True
                 break
             except (DBAPIError, NoAnswer) as error:
                 if is_done and await self._has_landed(session.sync_session, error):
                     break
-                if not (tries_left and _is_deadlock(error)):
+                is_undone = _is_deadlock(error) or (_is_cut_off(error) and not is_done)
+                if not (tries_left and is_undone):
                     raise
         self._committed(session.sync_session)
         return result
@@ -159,9 +160,15 @@ class Database:
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        engine = self._async_engine.execution_options(begin="DEFERRED")
-        async with self.transaction(engine) as session:
-            return await session.run_sync(verb, *args, **kwargs)
+        tries_left = _TRIES
+        while True:
+            tries_left -= 1
+            try:
+                async with self.transaction(self._async_engines.reading) as session:
+                    return await session.run_sync(verb, *args, **kwargs)
+            except DBAPIError as error:
+                if not (tries_left and _is_cut_off(error)):
+                    raise
 
     @asynccontextmanager
     async def transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
@@ -193,25 +200,29 @@ class Database:
         if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
             options["connect_args"] |= {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
         engine = create_engine(self._driven_by(driver), **options)
-        if self.is_sqlite:
-            sqlite.prepare(engine)
+        self._prepare(engine)
         return engine
 
     @property
-    def _async_engine(self) -> AsyncEngine:
-        """That of the running loop: connections of one loop are of no use to another."""
+    def _async_engines(self) -> "_AsyncEngines":
+        """Those of the running loop: connections of one loop are of no use to another."""
         loop = asyncio.get_running_loop()
-        if loop not in self._async_engines:
-            self._async_engines[loop] = self._make_async_engine()
-        return self._async_engines[loop]
+        if loop not in self._of_loops:
+            engine = self._make_async_engine()
+            reading = engine.execution_options(begin="DEFERRED")
+            self._of_loops[loop] = _AsyncEngines(engine, reading)
+        return self._of_loops[loop]
 
     def _make_async_engine(self) -> AsyncEngine:
         driver = "sqlite+aiosqlite" if self.is_sqlite else "mysql+aiomysql"
         engine = create_async_engine(self._driven_by(driver), **self._options)
+        self._prepare(engine.sync_engine)
         if self.is_sqlite:
-            sqlite.prepare(engine.sync_engine)
             event.listen(engine.sync_engine.pool, "invalidate", sqlite.free_the_write_lock)
         return engine
+
+    def _prepare(self, engine: Engine) -> None:
+        (sqlite if self.is_sqlite else mysql).prepare(engine)
 
     def _driven_by(self, driver: str) -> URL:
         url = self.url.set(drivername=driver)
@@ -219,14 +230,14 @@ class Database:
 
     @property
     def _options(self) -> dict[str, Any]:
+        # Each session ends its transaction itself: another ROLLBACK would be a round trip more.
+        options: dict[str, Any] = {"hide_parameters": True, "pool_reset_on_return": None}
         if self.is_sqlite:
-            return {"connect_args": {"timeout": 10}, "hide_parameters": True}
-        return {
+            return options | {"connect_args": {"timeout": 10}}
+        return options | {
             "isolation_level": "READ COMMITTED",
-            "pool_pre_ping": True,
             "pool_recycle": 1800,
-            "hide_parameters": True,
-            "connect_args": {"init_command": _MYSQL_SETUP, "connect_timeout": 5},
+            "connect_args": {"init_command": mysql.SETUP, "connect_timeout": 5},
         }
 
     def forget_connections(self) -> None:
@@ -236,8 +247,8 @@ class Database:
             self._left_behind.append(engine)
 
     async def close(self) -> None:
-        if engine := self._async_engines.pop(asyncio.get_running_loop(), None):
-            await engine.dispose()
+        if engines := self._of_loops.pop(asyncio.get_running_loop(), None):
+            await engines.writing.dispose()
         self.dispose()
 
     def dispose(self) -> None:
@@ -263,3 +274,8 @@ class _BesideForks(Database):
 def _is_deadlock(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
     return bool(cause and cause.args and cause.args[0] == _DEADLOCK)
+
+
+def _is_cut_off(error: Exception) -> bool:
+    """Whether a connection was found dead, so that what it was to do is undone."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated

@@ -36,6 +36,8 @@ WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 KEY_HOURS = 24
 
+_Row = tuple[Job, NewJob]
+
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
     """Accepts a job within the caller's transaction: it exists if and only if that commits.
@@ -48,12 +50,24 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none."""
-    for index, new in enumerate(wanted):
-        actors.check(new.task, f"jobs.{index}.task: " if len(wanted) > 1 else "")
+    several = len(wanted) > 1
+    rows = [
+        (newjobs.row(new, f"jobs.{index}.task: " if several else ""), new)
+        for index, new in enumerate(wanted)
+    ]
+    return insert_rows(session, rows)
+
+
+def insert_rows(session: Session, rows: Sequence[_Row]) -> list[Job]:
+    """As `submit_many`, for rows that were checked already."""
     at = session.scalars(select(db.now())).one()
-    rows = [(newjobs.row(new, at), new) for new in wanted]
-    _insert(session, [job for job, new in rows if not new.has_key], at)
-    accepted = [_keyed(session, job, new, at) if new.has_key else job for job, new in rows]
+    for job, new in rows:
+        newjobs.start(job, new, at)
+    if any(new.has_key for _, new in rows):
+        accepted = _insert_keyed(session, rows, at)
+    else:
+        accepted = [job for job, _ in rows]
+        _insert(session, accepted, at)
     # What a schedule makes at its time is never refused: nobody is there to try it again.
     fresh = (
         job
@@ -72,7 +86,8 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     if session.get(Job, job_id) is not None:
         return False
     at = session.scalars(select(db.now())).one()
-    job = newjobs.row(new, at)
+    job = newjobs.row(new)
+    newjobs.start(job, new, at)
     job.id = str(uuid.UUID(job_id))
     job.published_at = at
     try:
@@ -235,6 +250,36 @@ def _accepted(session: Session, rows: Sequence[Job], at: datetime) -> None:
     for job in rows:
         if job.state is JobState.QUEUED:
             publisher.ring(session, job)
+
+
+def _insert_keyed(session: Session, rows: Sequence[_Row], at: datetime) -> list[Job]:
+    """Nearly all keys are new ones: those at once, and one by one what would repeat another job."""
+    taken = _taken(session, rows)
+    fresh = []
+    for job, _ in rows:
+        if taken.isdisjoint(keys := _keys(job)):
+            fresh.append(job)
+            taken |= keys
+    try:
+        with session.begin_nested():
+            _insert(session, fresh, at)
+    except IntegrityError:  # someone else's transaction was first with one of them
+        fresh = []
+    is_in = set(map(id, fresh))
+    return [job if id(job) in is_in else _keyed(session, job, new, at) for job, new in rows]
+
+
+def _taken(session: Session, rows: Sequence[_Row]) -> set[str]:
+    """Those of the rows' keys that there is a job for."""
+    keys = set[str]().union(*(_keys(job) for job, _ in rows))
+    known = select(Job.idempotency_key, Job.live_key).where(
+        or_(Job.idempotency_key.in_(keys), Job.live_key.in_(keys))
+    )
+    return {key for found in session.execute(known) for key in found if key} if keys else set()
+
+
+def _keys(job: Job) -> set[str]:
+    return {key for key in (job.idempotency_key, job.live_key) if key}
 
 
 def _keyed(session: Session, job: Job, new: NewJob, at: datetime) -> Job:

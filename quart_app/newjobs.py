@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import uuid_utils
 from quart import current_app
 
-from quart_app import baggage
+from quart_app import actors, baggage
 from quart_app.baggage import Baggage
 from quart_app.errors import Invalid, NotFound
 from quart_app.models import Job, JobState
@@ -63,7 +63,13 @@ class NewJob:
         return bool(self.unique_key or self.idempotency_key or self.schedule_id)
 
 
-def row(new: NewJob, at: datetime) -> Job:
+def row(new: NewJob, where: str = "") -> Job:
+    """The job's row, checked; `start` gives it the times that its transaction knows.
+
+    Every way to a job or a schedule leads through here: whoever acts may use the task, or Denied,
+    which begins with `where`, is raised.
+    """
+    actors.check(new.task, where)
     task = task_named(new.task)
     _storable("args", new.args)
     _storable("kwargs", new.kwargs)
@@ -73,8 +79,7 @@ def row(new: NewJob, at: datetime) -> Job:
     args, kwargs = task.check(new.args, new.kwargs)
     if len(json.dumps([args, kwargs], ensure_ascii=False)) > MOST_ARGUMENTS:
         raise Invalid("kwargs", f"expected arguments of at most {MOST_ARGUMENTS} characters in all")
-    available_at = _available_at(new, at)
-    later = available_at > at
+    _check_start(new)
     return Job(
         id=str(uuid_utils.uuid7()),
         task=new.task,
@@ -82,14 +87,13 @@ def row(new: NewJob, at: datetime) -> Job:
         kwargs=kwargs,
         queue=_queue(new, task),
         priority=_within("priority", new.priority, 0, 9),
-        state=JobState.SCHEDULED if later else JobState.QUEUED,
         attempt=0,
+        losses=0,
+        rings=0,
         max_attempts=task.max_attempts,
         on_lost=task.on_lost,
         last_seq=1,
-        accepted_at=at,
-        available_at=available_at,
-        eta=new.eta or (available_at if later else None),
+        cancel_requested=False,
         unique_key=new.unique_key,
         live_key=digest(new.task, new.unique_key) if new.unique_key else None,
         idempotency_key=new.idempotency_key,
@@ -97,6 +101,15 @@ def row(new: NewJob, at: datetime) -> Job:
         schedule_id=new.schedule_id,
         context=(new.baggage or baggage.current()).known(),
     )
+
+
+def start(job: Job, new: NewJob, at: datetime) -> None:
+    """Accepts it at this time of the database."""
+    job.accepted_at = at
+    job.available_at = max(new.eta or at, at) + timedelta(seconds=new.delay or 0)
+    is_later = job.available_at > at
+    job.state = JobState.SCHEDULED if is_later else JobState.QUEUED
+    job.eta = new.eta or (job.available_at if is_later else None)
 
 
 def task_named(name: str) -> Task:
@@ -117,13 +130,12 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _available_at(new: NewJob, at: datetime) -> datetime:
+def _check_start(new: NewJob) -> None:
     if new.delay is not None and new.eta is not None:
         raise Invalid("delay", "give delay or eta, not both")
     if new.eta is not None:
         check_time("eta", new.eta)
-        return max(new.eta, at)
-    return at + timedelta(seconds=_within("delay", new.delay or 0, 0, 10 * 366 * 86400))
+    _within("delay", new.delay or 0, 0, 10 * 366 * 86400)
 
 
 def _storable(where: str, value: Any, levels: int = _MOST_LEVELS) -> None:

@@ -33,11 +33,11 @@ class NewSchedule:
     missed: str | None = None
 
 
-def columns(new: NewSchedule, at: datetime) -> dict[str, Any]:
+def columns(new: NewSchedule) -> dict[str, Any]:
     """What is stored of it. Raises NotFound for an unknown task, Invalid naming a wrong field."""
     if not (0 < len(new.name) <= 255 and new.name.isprintable() and new.name == new.name.strip()):
         raise Invalid("name", "expected 1 to 255 printable characters, no space around them")
-    job = newjobs.row(NewJob(task=new.task, args=new.args, kwargs=new.kwargs, queue=new.queue), at)
+    job = newjobs.row(NewJob(task=new.task, args=new.args, kwargs=new.kwargs, queue=new.queue))
     return {
         "name": new.name,
         "task": new.task,

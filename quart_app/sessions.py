@@ -1,4 +1,4 @@
-"""Sessions kept in Redis: the browser holds nothing but a random id."""
+"""Sessions: signed in the browser, or kept in Redis while it holds nothing but a random id."""
 
 import hashlib
 import json
@@ -7,7 +7,12 @@ from typing import Any
 
 import redis.asyncio
 from quart import Quart, Response
-from quart.sessions import SessionInterface, SessionMixin
+from quart.sessions import (
+    SecureCookieSession,
+    SecureCookieSessionInterface,
+    SessionInterface,
+    SessionMixin,
+)
 from quart.wrappers import BaseRequestWebsocket
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -32,6 +37,19 @@ def init_app(app: Quart) -> None:
         interface = RedisSessions(app.config["REDIS_URL"])
         app.session_interface = interface  # type: ignore[assignment]  # any interface will do
         app.after_serving(interface.close)
+    else:
+        app.session_interface = CookieSessions()
+
+
+class CookieSessions(SecureCookieSessionInterface):
+    """Quart's own, at no cost for a request that brings no cookie."""
+
+    async def open_session(
+        self, app: Quart, request: BaseRequestWebsocket
+    ) -> SecureCookieSession | None:
+        if self.get_cookie_name(app) not in request.cookies:
+            return self.session_class()
+        return await super().open_session(app, request)
 
 
 class RedisSession(dict[str, Any], SessionMixin):

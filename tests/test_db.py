@@ -240,6 +240,44 @@ async def test_mysql_is_set_up_as_it_must_be(mysql: Database, side: str) -> None
         assert "STRICT_TRANS_TABLES" in scalar(session, "SELECT @@sql_mode")
 
 
+def cut_off(database: Database, session: Session) -> None:
+    """Ends the session's connection at the server, as a restart of it does."""
+    with database.session() as other:
+        other.execute(text(f"KILL {scalar(session, 'SELECT CONNECTION_ID()')}"))
+
+
+@pytest.mark.parametrize("door", ["run", "read"])
+async def test_what_was_cut_off_before_its_commit_is_done_again(mysql: Database, door: str) -> None:
+    texts: list[str] = []
+
+    def verb(session: Session) -> None:
+        texts.append(message(session).text)
+        if len(texts) == 1:
+            session.execute(update(Message).values(text="undone"))
+            cut_off(mysql, session)
+        scalar(session, "SELECT 1")
+
+    await getattr(mysql, door)(verb)
+    assert texts == ["", ""]
+
+
+async def test_an_idle_connection_that_was_cut_off_is_replaced_unseen(
+    mysql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quart_app.mysql._REST", 0)
+    of_the_web = await mysql.run(scalar, "SELECT CONNECTION_ID()")
+    with mysql.session() as session:
+        of_the_worker = scalar(session, "SELECT CONNECTION_ID()")
+        session.execute(text(f"KILL {of_the_web}"))
+    calls: list[int] = []
+    await mysql.run(lambda s: calls.append(scalar(s, "SELECT CONNECTION_ID()")))
+    assert len(calls) == 1
+    assert calls != [of_the_web]
+    await mysql.run(lambda s: s.execute(text(f"KILL {of_the_worker}")))
+    with mysql.session() as session:
+        assert scalar(session, "SELECT CONNECTION_ID()") != of_the_worker
+
+
 async def test_a_deadlock_on_mysql_is_tried_again(mysql: Database) -> None:
     await mysql.run(add, "two")
     tries: list[str] = []

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from quart import Blueprint, current_app, g, request
-from quart_schema import document_request, validate_querystring, validate_request
+from quart_schema import document_request, validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, newjobs, why
+from quart_app import db, events, jobs, newjobs, submissions, why
 from quart_app.errors import Invalid
+from quart_app.newjobs import NewJob
 from quart_app.web import schemas
 from quart_app.web.requests import BATCH_PATH
 from quart_app.web.schemas import job_json
@@ -31,15 +32,15 @@ async def send_one() -> Any:
     wanted = given.model_dump(exclude_none=True)
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
-    job = await db.run(jobs.submit, _SMS, kwargs=wanted)
+    job = await submissions.submit(NewJob(task=_SMS, kwargs=wanted))
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 
 @blueprint.post("/api/jobs")
-@validate_request(schemas.NewJob)
-async def submit(data: schemas.NewJob) -> Any:
+@document_request(schemas.NewJob)
+async def submit() -> Any:
     """Accepts a job; 202 means that it is durable and will run."""
-    return await _submit(data)
+    return await _submit(schemas.read(schemas.NewJob, await request.get_json()))
 
 
 @blueprint.post("/api/tasks/<name>")
@@ -123,7 +124,7 @@ async def _body_or(default: Any) -> Any:
 
 
 def _accept_batch(body: Any) -> Sequence[str]:
-    wanted = [jobs.NewJob(**dict(one)) for one in schemas.read(schemas.Batch, body).jobs]
+    wanted = [NewJob(**dict(one)) for one in schemas.read(schemas.Batch, body).jobs]
     with db.session() as session:
         return [job.id for job in jobs.submit_many(session, wanted)]
 
@@ -133,8 +134,7 @@ def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
 
 
 async def _submit(data: schemas.NewJob) -> Any:
-    wanted = jobs.NewJob(**dict(data), **_idempotency(data))
-    job = (await db.run(jobs.submit_many, [wanted]))[0]
+    job = await submissions.submit(NewJob(**dict(data), **_idempotency(data)))
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
 

@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest, Forbidden, UnsupportedMediaType
 from quart_app import actors, baggage, db, tokens
 from quart_app.actors import Actor
 from quart_app.models import Role, Token
+from quart_app.together import Together
 from quart_app.web import problems, uses
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -52,6 +53,7 @@ class User:
 
 
 def init_app(app: Quart) -> None:
+    app.extensions["tokens"] = Together(app, _find_tokens)
     app.before_request(_admit)
     app.after_request(_harden)
     app.jinja_env.globals["csrf_token"] = csrf_token
@@ -153,12 +155,17 @@ async def _ask_who() -> Response:
 async def _identify(connection: Any) -> User | None:
     scheme, _, secret = connection.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        token = await db.read(tokens.identify, secret.strip())
+        tokens_sent: Together[str, Token | None] = current_app.extensions["tokens"]
+        token = await tokens_sent.ask(secret.strip())
         return _user(token, by_session=False)
     if token_id := session.get("token"):
         token = await db.read(tokens.by_id, token_id)
         return _user(token, by_session=True)
     return None
+
+
+async def _find_tokens(sent: Sequence[str]) -> Sequence[Token | None]:
+    return await db.read(tokens.identify_all, sent)
 
 
 def _user(token: Token | None, by_session: bool) -> User | None:

@@ -61,7 +61,7 @@ class Request(quart.Request):
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """The body; raises BadRequest, which says where it is broken, or UnsupportedMediaType."""
-        body = await self.get_data(cache=cache)
+        body: Any = await self.get_data(cache=cache)
         if not body:
             raise BadRequest("body: expected JSON, and there is nothing")
         if not self.is_json:
@@ -74,7 +74,9 @@ class Request(quart.Request):
             raise BadRequest("body: a number is too long") from None
         except RecursionError:
             value = None
-        if value is None or _is_deeper(value, _MOST_LEVELS):
+        # Whoever opens few brackets has not nested them deep.
+        may_be_deep = body.count(b"[") + body.count(b"{") > _MOST_LEVELS
+        if value is None or (may_be_deep and _is_deeper(value, _MOST_LEVELS)):
             raise BadRequest(f"body: expected JSON of {_MOST_LEVELS} levels at most, and not null")
         return value
 
@@ -100,8 +102,9 @@ async def name_request(response: quart.Response) -> quart.Response:
 async def hear_out(response: quart.Response) -> quart.Response:
     """Lets the client send the rest of its body: cut off, it would not see the answer."""
     body: Any = quart.request.body
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(body.sent.wait(), _PATIENCE)
+    if not body.sent.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(body.sent.wait(), _PATIENCE)
     return response
 
 
