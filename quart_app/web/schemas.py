@@ -45,14 +45,16 @@ def _without_nul(text: str) -> str:
     return text
 
 
-_DESCRIBED = {"pattern": r"^(?!9999)(19[7-9]|[2-9]\d\d)\d-"}
+# The patterns are for the description alone: what is checked says more clearly what is wrong.
 Moment = Annotated[
     AwareDatetime,
     BeforeValidator(_is_text),
     AfterValidator(_in_range),
-    Field(json_schema_extra=_DESCRIBED),
+    Field(json_schema_extra={"pattern": r"^(?!9999)(19[7-9]|[2-9]\d\d)\d-"}),
 ]
-Plain = Annotated[str, AfterValidator(_without_nul)]
+Plain = Annotated[
+    str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
+]
 Cursor = Annotated[str | None, Field(pattern=r"^[0-9a-f-]{36}$")]
 
 
