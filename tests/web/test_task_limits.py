@@ -133,9 +133,12 @@ async def test_the_forms_of_the_console_refuse_it_as_well(
 async def test_a_page_has_no_button_for_what_its_reader_may_not_do(
     browser: Any, others: dict[str, str], own: dict[str, str]
 ) -> None:
-    pages = [await browser.get(f"/{paths['job']}") for paths in (others, own)]
-    there = ["/cancel" in await page.get_data(as_text=True) for page in pages]
-    assert there == [False, True]
+    for thing, button in (("job", "/cancel"), ("failed", "/retry"), ("schedule", "/pause")):
+        pages = [await browser.get(f"/{paths[thing]}") for paths in (others, own)]
+        there = [button in await page.get_data(as_text=True) for page in pages]
+        assert there == [False, True], thing
+    form = await (await browser.get("/schedules/new")).get_data(as_text=True)
+    assert (ADD in form, OTHER in form) == (True, False)
 
 
 async def test_its_own_tasks_it_may_use_in_every_way(
