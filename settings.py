@@ -169,6 +169,8 @@ MAX_QUEUE_DEPTH = env.int("MAX_QUEUE_DEPTH", 100_000, validate=Range(min=1))
 KEEP_SUCCEEDED = env.float("KEEP_SUCCEEDED", 7.0, validate=Range(min=1))
 KEEP_FAILED = env.float("KEEP_FAILED", 30.0, validate=Range(min=1))
 KEEP_CANCELLED = env.float("KEEP_CANCELLED", 30.0, validate=Range(min=1))
+#: Days for which the record of who changed what is kept.
+KEEP_AUDIT = env.float("KEEP_AUDIT", 365.0, validate=Range(min=1))
 #: Seconds a worker may be silent before its job is given to another.
 JOB_LEASE = env.float("JOB_LEASE", 15.0, validate=Range(min=1))
 #: Seconds the broker has to take a message before the relay tries again.

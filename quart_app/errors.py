@@ -19,6 +19,13 @@ class Invalid(Problem):
         self.field = field
 
 
+class Denied(Problem):
+    """Whoever asks is known, and may not."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(Problem):
     status = 404
     title = "Not found"

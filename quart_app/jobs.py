@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
-from quart_app import db, depths, events, newjobs, publisher, traces
+from quart_app import actors, audit, db, depths, events, newjobs, publisher, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
@@ -44,15 +44,20 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
     """Accepts a job within the caller's transaction: it exists if and only if that commits.
 
     `options` are the other fields of NewJob. A live job of the same task and unique_key is
-    returned instead, with `duplicate` set. Raises NotFound, Invalid, Full or Conflict.
+    returned instead, with `duplicate` set. Raises Denied, NotFound, Invalid, Full or Conflict.
     """
     return submit_many(session, [NewJob(task=task, **options)])[0]
 
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none."""
+    several = len(wanted) > 1
     with traces.submitting() as tell:
-        accepted = insert_rows(session, [(newjobs.row(new), new) for new in wanted])
+        rows = [
+            (newjobs.row(new, f"jobs.{index}.task: " if several else ""), new)
+            for index, new in enumerate(wanted)
+        ]
+        accepted = insert_rows(session, rows)
         tell(accepted)
     return accepted
 
@@ -100,9 +105,9 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
 
 def get(session: Session, job_id: str) -> Job:
     """Raises NotFound for an unknown id: nothing is ever merely presumed to be waiting."""
-    # MySQL cannot even compare the column with other letters.
+    # MySQL cannot even compare the column with other letters, and overlooks spaces at the end.
     job = session.get(Job, job_id) if job_id.isascii() else None
-    if job is None:
+    if job is None or job.id != job_id:
         raise NotFound(f"There is no job {job_id}.")
     return job
 
@@ -137,18 +142,21 @@ def search(
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
     over: dict[str, Any] = {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
-    queue = get(session, job_id).queue
-    if job := move(session, job_id, JobState.CANCELLED, from_=WAITING, **over):
-        depths.forget(queue)
-        return job
-    if _ask_to_stop(session, job_id):
-        return get(session, job_id)
-    raise Conflict(f"The job has {get(session, job_id).state} already.")
+    actors.check(get(session, job_id).task)
+    moved = move(session, job_id, JobState.CANCELLED, from_=WAITING, **over)
+    if moved:
+        depths.forget(moved.queue)
+    elif not _ask_to_stop(session, job_id):
+        raise Conflict(f"The job has {get(session, job_id).state} already.")
+    job = moved or get(session, job_id)
+    audit.record(session, "job.cancel", job.id, task=job.task)
+    return job
 
 
 def retry(session: Session, job_id: str) -> Job:
     """The same job again, now, its events going on; Conflict unless it failed or was cancelled."""
     job = get(session, job_id)
+    actors.check(job.task)
     again: dict[str, Any] = {
         "available_at": db.now(),
         "published_at": None,
@@ -168,6 +176,7 @@ def retry(session: Session, job_id: str) -> Job:
         raise Conflict(f"Another job with the unique_key {job.unique_key!r} is live.") from None
     if moved is None:
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.state}.")
+    audit.record(session, "job.retry", moved.id, task=moved.task)
     publisher.ring(session, moved)
     return moved
 

@@ -93,7 +93,7 @@ class MessageState(enum.StrEnum):
 class Role(enum.StrEnum):
     VIEWER = "viewer"  #: reads
     OPERATOR = "operator"  #: also submits, cancels, retries, runs
-    ADMIN = "admin"  #: also makes tokens and changes schedules
+    ADMIN = "admin"  #: also changes schedules and reads the audit log
 
 
 def _names(kind: type[enum.StrEnum]) -> Enum:
@@ -255,7 +255,10 @@ class Token(Base):
     role: Mapped[Role] = mapped_column(_names(Role))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
+    #: To the minute or so: nobody waits for it to be written.
     used_at: Mapped[datetime | None]
+    #: Patterns of the tasks it may use; None means all.
+    tasks: Mapped[Any | None] = mapped_column(Json)
     #: Digest of a one-time sign-in link, and when it ends.
     link_digest: Mapped[str | None] = mapped_column(DIGEST, unique=True)
     link_until: Mapped[datetime | None]
@@ -274,3 +277,22 @@ class Node(Base):
     info: Mapped[Any] = mapped_column(Json, default=dict)
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+
+
+class AuditEntry(Base):
+    """Who changed what, by which way; what was submitted is told by the jobs themselves."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    #: A token's name, or "cli:" and that of a user of the machine; empty for a stranger.
+    actor: Mapped[str]
+    #: api, console, cli, or code for a task.
+    via: Mapped[str] = mapped_column(String(16))
+    #: A noun and a verb: "job.cancel".
+    action: Mapped[str] = mapped_column(String(64))
+    #: The noun's id, or of a token its name.
+    target: Mapped[str | None] = mapped_column(index=True)
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    detail: Mapped[Any] = mapped_column(Json, default=dict)

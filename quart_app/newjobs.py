@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import uuid_utils
 from quart import current_app
 
-from quart_app import baggage, traces
+from quart_app import actors, baggage, traces
 from quart_app.baggage import Baggage
 from quart_app.errors import Invalid, NotFound
 from quart_app.models import Job, JobState
@@ -63,8 +63,13 @@ class NewJob:
         return bool(self.unique_key or self.idempotency_key or self.schedule_id)
 
 
-def row(new: NewJob) -> Job:
-    """The job's row, checked; `start` gives it the times that its transaction knows."""
+def row(new: NewJob, where: str = "") -> Job:
+    """The job's row, checked; `start` gives it the times that its transaction knows.
+
+    Every way to a job or a schedule leads through here: whoever acts may use the task, or Denied,
+    which begins with `where`, is raised.
+    """
+    actors.check(new.task, where)
     task = task_named(new.task)
     _storable("args", new.args)
     _storable("kwargs", new.kwargs)

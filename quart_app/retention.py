@@ -7,7 +7,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from quart_app import db
-from quart_app.models import Job, JobState, Message, MessageState, Node
+from quart_app.models import AuditEntry, Job, JobState, Message, MessageState, Node
 
 _DAY = 86_400.0
 #: Of messages all but those whose outcome somebody may still want to find out.
@@ -37,6 +37,12 @@ def prune_messages(session: Session, age: float, most: int) -> int:
     """Deletes messages that were sent or refused and made more than `age` seconds ago."""
     old = (Message.state.in_(_ENDED_MESSAGES), Message.created_at < db.now(-age))
     return _delete(session, Message, select(Message.id).where(*old).limit(most))
+
+
+def prune_audit(session: Session, days: float, most: int) -> int:
+    """Deletes entries of the audit log that are older than so many days."""
+    old = select(AuditEntry.id).where(AuditEntry.at < db.now(-days * _DAY))
+    return _delete(session, AuditEntry, old.order_by(AuditEntry.at).limit(most))
 
 
 def prune_nodes(session: Session) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from quart_app import beatschedule, db, duetimes, jobs, newschedules
+from quart_app import actors, audit, beatschedule, db, duetimes, jobs, newschedules
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Job, Schedule
 from quart_app.newschedules import NewSchedule
@@ -27,20 +27,29 @@ logger = logging.getLogger(__name__)
 
 
 def create(session: Session, /, name: str, task: str, **options: Any) -> Schedule:
-    """`options` are the other fields of NewSchedule. Raises NotFound, Invalid or Conflict."""
+    """`options` are the other fields of NewSchedule.
+
+    Raises Denied, NotFound, Invalid or Conflict.
+    """
     at = session.scalars(select(db.now())).one()
     columns = newschedules.columns(NewSchedule(name=name, task=task, **options))
     with _unique(name):
-        return _add(session, columns | {"source": "api"}, at)
+        made = _add(session, columns | {"source": "api"}, at)
+    return _recorded(session, "create", made)
 
 
 def get(session: Session, schedule_id: str, *, to_change: bool = False) -> Schedule:
-    """Raises NotFound; `to_change` holds the row until the commit, against beats and others."""
-    # MySQL cannot even compare the column with other letters.
+    """Raises NotFound; `to_change` holds the row until the commit, against beats and others.
+
+    Only who may use its task may change it: else Denied.
+    """
+    # MySQL cannot even compare the column with other letters, and overlooks spaces at the end.
     known = schedule_id.isascii()
     found = session.get(Schedule, schedule_id, with_for_update=to_change) if known else None
-    if found is None:
+    if found is None or found.id != schedule_id:
         raise NotFound(f"There is no schedule {schedule_id}.")
+    if to_change:
+        actors.check(found.task)
     return found
 
 
@@ -77,7 +86,7 @@ def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
 def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
     """`changes` are fields of NewSchedule; a cron given takes the place of an interval, and back.
 
-    Raises NotFound, Invalid or Conflict, which is for those from settings too.
+    Raises Denied, NotFound, Invalid or Conflict, which is for those from settings too.
     """
     schedule = get(session, schedule_id, to_change=True)
     _refuse_settings(schedule)
@@ -89,14 +98,14 @@ def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
     new = NewSchedule(**known | changes)
     with _unique(new.name), session.begin_nested():
         _set(schedule, newschedules.columns(new), at)
-    return schedule
+    return _recorded(session, "change", schedule, fields=sorted(changes))
 
 
 def pause(session: Session, schedule_id: str) -> Schedule:
     """From now on it is never due; as often as you like."""
     schedule = get(session, schedule_id, to_change=True)
     schedule.paused, schedule.next_at = True, None
-    return schedule
+    return _recorded(session, "pause", schedule)
 
 
 def resume(session: Session, schedule_id: str) -> Schedule:
@@ -105,12 +114,15 @@ def resume(session: Session, schedule_id: str) -> Schedule:
     if schedule.paused:
         at = session.scalars(select(db.now())).one()
         schedule.paused, schedule.next_at = False, duetimes.next_after(schedule, at)
-    return schedule
+    return _recorded(session, "resume", schedule)
 
 
 def run_now(session: Session, schedule_id: str) -> Job:
     """A job of it at once, also while it is paused; its due times stay as they are."""
-    return submit(session, get(session, schedule_id))
+    schedule = get(session, schedule_id)
+    job = submit(session, schedule)
+    _recorded(session, "run", schedule, job=job.id)
+    return job
 
 
 def submit(session: Session, schedule: Schedule, due_at: datetime | None = None) -> Job:
@@ -125,6 +137,7 @@ def delete(session: Session, schedule_id: str) -> None:
     """Its jobs stay. Raises NotFound, and Conflict for one from settings."""
     schedule = get(session, schedule_id, to_change=True)
     _refuse_settings(schedule)
+    _recorded(session, "delete", schedule)
     session.delete(schedule)
 
 
@@ -171,6 +184,12 @@ def _set(schedule: Schedule, columns: Mapping[str, Any], at: datetime) -> None:
     is_new = before != [getattr(schedule, name) for name in _RULE]
     if (is_new or schedule.next_at is None) and not schedule.paused:
         schedule.next_at = duetimes.next_after(schedule, at)
+
+
+def _recorded(session: Session, verb: str, schedule: Schedule, **detail: Any) -> Schedule:
+    facts = {"name": schedule.name, "task": schedule.task, **detail}
+    audit.record(session, f"schedule.{verb}", schedule.id, **facts)
+    return schedule
 
 
 def _refuse_settings(schedule: Schedule) -> None:

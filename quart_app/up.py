@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import socket
@@ -14,7 +15,7 @@ from socket import socket
 from quart import Quart
 from sqlalchemy import select
 
-from quart_app import binding, db, migrations, nodes, tokens, valkey
+from quart_app import actors, binding, db, migrations, nodes, tokens, valkey
 from quart_app.children import Part
 from quart_app.models import Role
 from quart_app.supervisor import supervise
@@ -39,7 +40,8 @@ def run(app: Quart, bind: str, workers: int, concurrency: int | None) -> int:
         parts = stages(app, sock, workers, concurrency)
 
         async def greet() -> None:
-            voice.say(await asyncio.to_thread(greeting, database, sock))
+            greeted = partial(greeting, database, sock)
+            voice.say(await asyncio.to_thread(actors.at_terminal, app, greeted))
 
         names = ", ".join(part.name for stage in parts for part in stage)
         voice.say(f"Starting {names}; what is kept goes to {app.config['VAR_DIR']}")

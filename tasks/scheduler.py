@@ -41,13 +41,15 @@ def send_sms(self: Any) -> dict[str, Any]:
 
 @task(bind=True)
 def prune(self: Any) -> dict[str, int]:
-    """Deletes what ended longer ago than it is to be kept: jobs, their events, messages, nodes."""
+    """Deletes what ended longer ago than it is to be kept: jobs, messages, audit, nodes."""
     ages, failed = retention.ages(current_app.config), JobState.FAILED
     kinds: dict[str, Callable[[Session], int]] = {
         state.value: partial(retention.prune, state=state, age=age, most=_PRUNED_AT_ONCE)
         for state, age in ages.items()
     }
     kinds["messages"] = partial(retention.prune_messages, age=ages[failed], most=_PRUNED_AT_ONCE)
+    days = current_app.config["KEEP_AUDIT"]
+    kinds["audit"] = partial(retention.prune_audit, days=days, most=_PRUNED_AT_ONCE)
     gone = {kind: _until_none_is_left(self, verb) for kind, verb in kinds.items()}
     with db.session() as session:
         return gone | {"nodes": retention.prune_nodes(session)}

@@ -197,9 +197,10 @@ def token(app: Quart) -> str:
     return make_token(app, Role.OPERATOR)
 
 
-def make_token(app: Quart, role: Role) -> str:
+def make_token(app: Quart, role: Role, name: str = "", **limits: Any) -> str:
+    """A token named as its role, if not otherwise."""
     with app.extensions["db"].session() as session:
-        return tokens.create(session, role.value, role)
+        return tokens.create(session, name or role.value, role, **limits)
 
 
 @pytest.fixture

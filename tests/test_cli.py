@@ -1,12 +1,15 @@
 """The commands as a person or a script meets them: what they print, where, and how they exit."""
 
+import getpass
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from quart_app import tokens
+from quart_app import audit, tokens
+from quart_app.db import Database
 from tests import real
 from tests.conftest import Place
 
@@ -80,6 +83,35 @@ def test_the_list_names_tokens_and_shows_none(clean: Place) -> None:
     assert secret not in out
 
 
+def test_the_list_says_what_each_token_is_for_and_until_when(clean: Place) -> None:
+    limits = ("--expires", "30d", "--task", "tasks.*", "--task", "my.task")
+    assert invoke(clean, "tokens", "create", "ci", "--role", "admin", *limits)[0] == 0
+    invoke(clean, "tokens", "create", "ops", "--expires", "2999-01-01T08:00:00+08:00")
+    ci, ops = invoke(clean, "tokens", "list")[1].splitlines()
+    assert re.search(r"ci +admin +made 20.* UTC  expires 20.* UTC  used never +tasks tasks", ci)
+    assert ci.endswith("tasks tasks.* my.task")
+    assert "expires 2999-01-01 00:00 UTC" in ops
+    assert ops.endswith("tasks all")
+
+
+@pytest.mark.parametrize("end", ["0d", "-1d", "5", "soon", "2030-01-01", "1970-01-01T00:00:00Z"])
+def test_an_end_that_makes_no_sense_is_named_and_no_token_is_made(clean: Place, end: str) -> None:
+    code, out, err = invoke(clean, "tokens", "create", "ci", "--expires", end)
+    assert code in (1, 2)
+    assert (out, "expires" in err.splitlines()[-1]) == ("", True)
+    assert invoke(clean, "tokens", "list")[1] == ""
+
+
+def test_what_is_done_at_the_command_line_is_told_of_its_user(clean: Place) -> None:
+    invoke(clean, "tokens", "create", "ci")
+    rule = ("--interval", "60", "--args", "[1]")
+    invoke(clean, "schedules", "create", "mine", "tests.sample_tasks.add", *rule)
+    with clean.app().extensions["db"].session() as session:
+        told = audit.search(session, exact={})
+        assert [entry.action for entry in told] == ["schedule.create", "token.create"]
+        assert {(e.actor, e.via) for e in told} == {(f"cli:{getpass.getuser()}", "cli")}
+
+
 def test_a_revoked_token_is_gone_and_its_name_free(clean: Place) -> None:
     invoke(clean, "tokens", "create", "ci")
     assert invoke(clean, "tokens", "revoke", "ci")[0] == 0
@@ -115,6 +147,8 @@ def test_on_a_fresh_folder_migrate_makes_the_database(tmp_path: Path) -> None:
     code, out, err = quart({"VAR_DIR": str(var)}, "migrate")
     assert (code, out.count("\n"), err) == (0, 1, "")
     assert (var / "quartermaster.sqlite3").exists()
+    with Database(f"sqlite:///{var}/quartermaster.sqlite3").session() as session:
+        assert [entry.action for entry in audit.search(session, exact={})] == ["database.migrate"]
     assert (var / "secret_key").stat().st_mode & 0o777 == 0o600
 
 

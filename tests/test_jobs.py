@@ -246,6 +246,14 @@ def test_an_unknown_id_is_not_found_whatever_it_is(book: Book, job_id: str) -> N
             book(verb, job_id)
 
 
+def test_an_id_with_a_space_at_its_end_is_another(book: Book) -> None:
+    job = book.submit()
+    for verb in (jobs.get, jobs.cancel, jobs.retry):
+        with pytest.raises(NotFound):
+            book(verb, f"{job.id} ")
+    assert book.job(job.id).state is JobState.QUEUED
+
+
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SCHEDULED, JobState.RETRYING])
 def test_a_waiting_job_is_cancelled_at_once(book: Book, state: JobState) -> None:
     job = book.submit()

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import text, update
 
-from quart_app import db, retention
-from quart_app.models import Event, Job, JobState, Message, Node
+from quart_app import audit, db, retention
+from quart_app.models import AuditEntry, Event, Job, JobState, Message, Node
 from tests.book import Book
 from tests.ledger import Ledger
 
@@ -52,6 +52,17 @@ def test_each_state_is_kept_as_long_as_settings_say(book: Book) -> None:
     }  # fmt: skip
 
 
+def test_the_audit_log_is_kept_for_its_days(book: Book) -> None:
+    for days in (400, 366, 364):
+        book(audit.record, "token.create", str(days))
+        newest = AuditEntry.target == str(days)
+        book(lambda s, old=days, it=newest: s.execute(
+            update(AuditEntry).where(it).values(at=db.now(-old * DAY))
+        ))  # fmt: skip
+    assert [book(retention.prune_audit, 365.0, 1) for _ in range(3)] == [1, 1, 0]
+    assert [entry.target for entry in book(audit.search, exact={})] == ["364"]
+
+
 def test_beat_has_a_worker_prune(ledger: Ledger, worker: Any) -> None:
     old = ledger.submit("add", 1)
     ledger.ended(old)
@@ -60,7 +71,8 @@ def test_beat_has_a_worker_prune(ledger: Ledger, worker: Any) -> None:
     ledger.within(lambda s: s.add(_message("unknown", 31)))
     ledger.within(lambda s: s.add(_node(2)))
     done = ledger.ended(ledger.submit("tasks.scheduler.prune"))
-    expected = {"succeeded": 1, "failed": 0, "cancelled": 0, "messages": 1, "nodes": 1}
+    kept = {"failed": 0, "cancelled": 0, "audit": 0}
+    expected = {"succeeded": 1, "messages": 1, "nodes": 1} | kept
     assert done.result == expected
     assert [job.id for job in ledger.jobs()] == [done.id]
 

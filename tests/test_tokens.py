@@ -1,7 +1,8 @@
 """Tokens: shown once, kept as digests, and links that sign in once."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -124,3 +125,45 @@ def test_a_new_link_takes_the_place_of_the_old(book: Book, secret: str) -> None:
     with pytest.raises(NotFound):
         book(tokens.make_link, "nobody")
     assert secret
+
+
+def test_a_token_may_be_made_to_end(book: Book) -> None:
+    for name, expires in (("span", timedelta(days=30)), ("time", datetime(2999, 1, 1, tzinfo=UTC))):
+        book(tokens.create, name, Role.VIEWER, expires=expires)
+    at, span = (token.expires_at for token in reversed(book(tokens.everyone)))
+    created = book(tokens.everyone)[0].created_at
+    assert at == datetime(2999, 1, 1, tzinfo=UTC)
+    assert span == created + timedelta(days=30)
+
+
+@pytest.mark.parametrize(
+    "expires",
+    [
+        timedelta(0), timedelta(days=-1), timedelta(days=999_999), datetime(2999, 1, 1),  # noqa: DTZ001
+        datetime(2020, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC),
+    ],
+)  # fmt: skip
+def test_an_end_that_is_none_is_refused(book: Book, expires: Any) -> None:
+    with pytest.raises(Invalid, match="expires"):
+        book(tokens.create, "ada", Role.VIEWER, expires=expires)
+    assert book.count(Token) == 0
+
+
+@pytest.mark.parametrize("tasks", [[""], ["a\nb"], ["x" * 256], ["x"] * 101])
+def test_a_pattern_that_cannot_be_one_is_refused(book: Book, tasks: list[str]) -> None:
+    with pytest.raises(Invalid, match="task"):
+        book(tokens.create, "ada", Role.VIEWER, tasks=tasks)
+    assert book.count(Token) == 0
+
+
+def test_its_use_is_written_down_at_most_once_a_minute(book: Book, secret: str) -> None:
+    token = row(book)
+    assert token.used_at is None
+    book(tokens.note_use, {token.id, "of nobody"})
+    first = row(book).used_at
+    assert first
+    book(tokens.note_use, {token.id})
+    assert row(book).used_at == first
+    book.set(row(book), used_at=first - timedelta(seconds=61))
+    book(tokens.note_use, {token.id})
+    assert row(book).used_at not in (None, first - timedelta(seconds=61))

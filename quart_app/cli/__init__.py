@@ -6,9 +6,9 @@ import sys
 import click
 from quart import Quart
 
-from quart_app import binding, health, migrations, up, valkey
+from quart_app import audit, binding, health, migrations, up, valkey
 from quart_app.cli import jobs, schedules, tokens
-from quart_app.cli.terminal import clear
+from quart_app.cli.terminal import clear, do
 from quart_app.serve import serve
 
 _NOT_HERE = "up needs Linux or macOS: use WSL, or start the web, a worker and beat by hand."
@@ -49,7 +49,11 @@ def _serve(app: Quart) -> click.Command:
 def _migrate(app: Quart) -> click.Command:
     @click.command("migrate", help="Bring the database to the current schema.")
     def command() -> None:
-        click.echo(f"The database is at {migrations.upgrade(app.extensions['db'])}.")
+        before = migrations.current(app.extensions["db"])
+        revision = migrations.upgrade(app.extensions["db"])
+        if revision != before:
+            do(app, audit.record, "database.migrate", revision, before=before)
+        click.echo(f"The database is at {revision}.")
 
     return clear(command)
 

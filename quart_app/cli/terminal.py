@@ -9,7 +9,7 @@ import click
 from quart import Quart
 from sqlalchemy.exc import DBAPIError
 
-from quart_app import db, migrations
+from quart_app import actors, db, migrations
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Problem
 
@@ -45,14 +45,14 @@ def clear(command: click.Command) -> click.Command:
 
 
 def do(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Calls `verb(session, …)` in a transaction, and rings for what it submitted."""
+    """Calls `verb(session, …)` in a transaction, as the user of this machine, and rings."""
 
     def body() -> Any:
         with db.session() as session:
             return verb(session, *args, **options)
 
     try:
-        return in_app_context(app, body)
+        return actors.at_terminal(app, body)
     finally:
         app.extensions["publisher"].close()
 

@@ -1,11 +1,16 @@
 """The commands for API tokens: create, list, revoke."""
 
+import re
+from datetime import datetime, timedelta
+
 import click
 from quart import Quart
 
 from quart_app import tokens
-from quart_app.cli.terminal import grouped
-from quart_app.models import Role
+from quart_app.cli.terminal import do, grouped, moment
+from quart_app.models import Role, Token
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def group(app: Quart) -> click.Group:
@@ -19,9 +24,15 @@ def _create(app: Quart) -> click.Command:
     @click.command("create", help="Make a token and show it, this once.")
     @click.argument("name")
     @click.option("--role", type=roles, default=Role.OPERATOR.value, show_default=True)
-    def command(name: str, role: str) -> None:
-        with app.extensions["db"].session() as session:
-            secret = tokens.create(session, name, Role(role))
+    @click.option("--expires", type=_end, help="As 30d, 12h or 90m from now, or ISO 8601.")
+    @click.option(
+        "--task", "tasks", multiple=True, metavar="PATTERN",
+        help="A task it may use, as tasks.background.*; may be repeated. All if not given.",
+    )  # fmt: skip
+    def command(
+        name: str, role: str, expires: datetime | timedelta | None, tasks: tuple[str, ...]
+    ) -> None:
+        secret = do(app, tokens.create, name, Role(role), expires=expires, tasks=tasks)
         click.echo(f"Token {name!r} with the role {role}; it is not shown again:", err=True)
         click.echo(secret)
 
@@ -29,12 +40,10 @@ def _create(app: Quart) -> click.Command:
 
 
 def _list(app: Quart) -> click.Command:
-    @click.command("list", help="Show who has a token, never the tokens themselves.")
+    @click.command("list", help="Show who has a token and what for, never the tokens themselves.")
     def command() -> None:
-        with app.extensions["db"].session(reading=True) as session:
-            for token in tokens.everyone(session):
-                made = token.created_at.strftime("%Y-%m-%d %H:%M")
-                click.echo(f"{token.name:<24} {token.role:<9} made {made} UTC")
+        for token in do(app, tokens.everyone):
+            click.echo(_line(token))
 
     return command
 
@@ -43,8 +52,31 @@ def _revoke(app: Quart) -> click.Command:
     @click.command("revoke", help="End a token at once.")
     @click.argument("name")
     def command(name: str) -> None:
-        with app.extensions["db"].session() as session:
-            tokens.revoke(session, name)
+        do(app, tokens.revoke, name)
         click.echo(f"Token {name!r} is revoked.")
 
     return command
+
+
+def _line(token: Token) -> str:
+    facts = [
+        f"{token.name:<24} {token.role:<9} made {_time(token.created_at)}",
+        f"expires {_time(token.expires_at)}",
+        f"used {_time(token.used_at)}",
+        f"tasks {' '.join(token.tasks or ['all'])}",
+    ]
+    return "  ".join(facts)
+
+
+def _time(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else f"{'never':<20}"
+
+
+def _end(text: str) -> datetime | timedelta:
+    """How long from now, or when."""
+    if span := re.fullmatch(r"(\d{1,6})([mhd])", text, re.ASCII):
+        return timedelta(**{_UNITS[span[2]]: int(span[1])})
+    try:
+        return moment(text)
+    except click.BadParameter as wrong:
+        raise click.BadParameter(f"{wrong}, or a span as 30d, 12h or 90m") from None

@@ -9,6 +9,7 @@ from quart_schema import QuartSchema
 from quart_app import __version__
 from quart_app.web import (
     api,
+    audit,
     auth,
     inbox,
     live,
@@ -19,14 +20,16 @@ from quart_app.web import (
     schedules,
     sockets,
     swagger,
+    uses,
 )
 from quart_app.web.openapi import Provider
-from quart_app.web.requests import Request, hear_out, name_request, take_up_baggage
+from quart_app.web.requests import JobId, Request, hear_out, name_request, take_up_baggage
 
 
 def init_app(app: Quart) -> None:
     batch = app.config["MAX_BATCH_CONTENT_LENGTH"]
     app.request_class = partial(Request, most_in_batch=batch)  # type: ignore[assignment]
+    app.url_map.converters["job"] = JobId
     app.asgi_websocket_class = inbox.Connection
     app.before_request(take_up_baggage)
     app.after_request(hear_out)
@@ -45,8 +48,9 @@ def init_app(app: Quart) -> None:
     problems.init_app(app)
     auth.init_app(app)
     live.init_app(app)
+    uses.init_app(app)
     metrics.init_app(app)
-    for part in (api, schedules, sockets, ops, pages, swagger):
+    for part in (api, audit, schedules, sockets, ops, pages, swagger):
         app.register_blueprint(part.blueprint)
 
 

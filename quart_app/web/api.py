@@ -68,7 +68,7 @@ async def search(query_args: schemas.Search) -> Any:
     return await find(query_args)
 
 
-@blueprint.get("/api/jobs/<job_id>")
+@blueprint.get("/api/jobs/<job:job_id>")
 async def show(job_id: str) -> Any:
     return job_json(await db.read(jobs.get, job_id))
 
@@ -116,7 +116,7 @@ async def find(wanted: schemas.Search) -> dict[str, Any]:
         jobs.search, state=wanted.state, task=wanted.task, queue=wanted.queue, text=wanted.q,
         since=wanted.since, until=wanted.until, before=wanted.cursor, limit=wanted.limit + 1,
     )  # fmt: skip
-    return schemas.page_json(found, wanted.limit)
+    return schemas.page_json(found, wanted.limit, job_json)
 
 
 async def _body_or(default: Any) -> Any:

@@ -12,10 +12,11 @@ from quart import Quart, Response, current_app, g, render_template, request, ses
 from quart import websocket as socket
 from werkzeug.exceptions import BadRequest, Forbidden, UnsupportedMediaType
 
-from quart_app import baggage, db, tokens
+from quart_app import actors, baggage, db, tokens
+from quart_app.actors import Actor
 from quart_app.models import Role, Token
 from quart_app.together import Together
-from quart_app.web import problems
+from quart_app.web import problems, uses
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -25,8 +26,8 @@ _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 _PUBLIC = frozenset(
     {"static", "ops.healthz", "ops.readyz", "pages.sign_in", "pages.sign_in_by_link"}
 )
-_PROBES = frozenset({"ops.healthz", "ops.readyz"})
-_UNASKED = _PROBES | {"static"}  # they have to answer whatever is away
+PROBES = frozenset({"ops.healthz", "ops.readyz"})
+_UNASKED = PROBES | {"static"}  # they have to answer whatever is away
 _FILES = frozenset({"static", "swagger.static"})
 _FORM_SECONDS = 12 * 3600
 #: What a page may load, unless it says otherwise itself.
@@ -44,6 +45,8 @@ class User:
     name: str
     role: Role
     by_session: bool
+    #: Patterns of the tasks it may use; none means all.
+    tasks: Sequence[str]
 
     def may(self, role: Role) -> bool:
         return _RANK[self.role] >= _RANK[role]
@@ -105,20 +108,27 @@ async def _admit() -> Any:
     g.user = None
     if request.endpoint is None:
         return None  # unknown path or wrong method: there is nothing to guard
-    if request.endpoint not in _PROBES and not is_known_host(request.host):
+    if request.endpoint not in PROBES and not is_known_host(request.host):
         raise BadRequest(f"Host: {request.host!r} is not one of ALLOWED_HOSTS")
     if request.endpoint in _UNASKED:
         return None
     g.user = await _identify(request)
-    if g.user is not None:
-        baggage.add(user=g.user.name)
     if g.user is None and request.endpoint not in _PUBLIC:
         return await _ask_who()
+    _remember(g.user)
     if request.method not in SAFE and (g.user is None or g.user.by_session):
         await _require_own_form()
     if request.endpoint not in _PUBLIC and not g.user.may(_needed_role()):
         raise Forbidden(f"Your role is {g.user.role}; this needs {_needed_role()}.")
     return None
+
+
+def _remember(user: User | None) -> None:
+    """For whatever is done in this request: who does it, and by which way."""
+    via = "console" if problems.is_page() else "api"
+    actors.carry(Actor(user.name, via, user.tasks) if user else Actor("", via))
+    if user is not None:
+        baggage.add(user=user.name)
 
 
 def _needed_role() -> Role:
@@ -159,7 +169,10 @@ async def _find_tokens(sent: Sequence[str]) -> Sequence[Token | None]:
 
 
 def _user(token: Token | None, by_session: bool) -> User | None:
-    return User(token.id, token.name, token.role, by_session) if token else None
+    if token is None:
+        return None
+    uses.note(token.id)
+    return User(token.id, token.name, token.role, by_session, token.tasks or ())
 
 
 async def _require_own_form() -> None:

@@ -27,7 +27,7 @@ _MAKE_SURE_EVERY = 0.1
 _LOOK_EVERY = 1.0  # with Redis away
 _LOOK_ANYWAY = 5  # an announcement may be lost
 _CHECK_TOKENS_EVERY = 2.0
-_RESTART, _SIGNED_OUT = (1012, "restarting: reconnect with after"), (4401, "token revoked")
+_RESTART, _SIGNED_OUT = (1012, "restarting: reconnect with after"), (4401, "token revoked or ended")
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,11 @@ class Hub:
         """How many sockets and streams are open in this process."""
         return len(self._readers)
 
+    @property
+    def token_ids(self) -> set[str]:
+        """Those that sockets and streams are open for."""
+        return {reader.token_id for reader in self._readers}
+
     async def start(self) -> None:
         self._draining = False
         self._tasks = [
@@ -187,7 +192,7 @@ class Hub:
                     follower.compare(row.last_seq, row.progress)
 
     async def _check_tokens(self) -> None:
-        for token_id in {reader.token_id for reader in self._readers}:
+        for token_id in self.token_ids:
             if await self._database.read(tokens.by_id, token_id) is None:
                 for reader in self._readers:
                     if reader.token_id == token_id:

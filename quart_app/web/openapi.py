@@ -6,6 +6,8 @@ from typing import Any
 from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing.rules import Rule
 
+from quart_app.web.auth import PROBES
+
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -24,6 +26,7 @@ _REFUSED = {
 _USUAL = {"post": "202", "delete": "204"}
 # Of submitting by name there is an operation for each task.
 _NOT_FOR_PROGRAMS = ("pages.", "swagger.", "api.submit_by_name")
+_BODY_OPTIONAL = ("api.send_one",)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -53,6 +56,10 @@ class Provider(OpenAPIProvider):
                 described = {str(code): body for code, body in operation["responses"].items()}
                 usual = _responses(_USUAL.get(method, "200"))
                 operation["operationId"] = f"{method}_{_name(rule)}"
+                if "requestBody" in operation:
+                    operation["requestBody"]["required"] = rule.endpoint not in _BODY_OPTIONAL
+                if rule.endpoint in PROBES:
+                    operation["security"] = []
                 operation["responses"] = described | {"default": _REFUSED} if described else usual
         return paths, components
 
@@ -62,7 +69,8 @@ def _name(rule: Rule) -> str:
 
 
 def _operation(task: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    body = {"content": {"application/json": {"schema": parameters}}}
+    content = {"application/json": {"schema": parameters}}
+    body = {"content": content, "required": "required" in parameters}
     return {
         "operationId": f"submit_{task.name}",
         "summary": (task.__doc__ or task.name).strip().partition("\n")[0],

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from quart import Blueprint, Response, current_app, request
+from quart_schema import document_response
 
 from quart_app import db, health, publisher, queues, workers
 from quart_app.health import Part
@@ -24,6 +25,8 @@ async def healthz() -> Any:
 
 
 @blueprint.get("/readyz")
+@document_response(schemas.Readiness)
+@document_response(schemas.Readiness, 503)
 async def readyz() -> Any:
     """Ready: every part is there; 503 names what is missing."""
     parts = await _check()

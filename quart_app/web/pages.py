@@ -10,6 +10,7 @@ from quart import (
     Blueprint,
     current_app,
     flash,
+    g,
     redirect,
     render_template,
     request,
@@ -19,14 +20,15 @@ from quart import (
 from quart_schema import validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, queues, sms, tokens, why, workers
+from quart_app import actors, db, events, jobs, queues, sms, tokens, why, workers
 from quart_app.errors import Conflict, Invalid
 from quart_app.jobjson import job_json
 from quart_app.models import JobState, Role, Schedule
-from quart_app.web import api, auth, schedule_pages, schemas
+from quart_app.web import api, audit, auth, schedule_pages, schemas
 
 blueprint = Blueprint("pages", __name__)
 blueprint.register_blueprint(schedule_pages.blueprint)
+blueprint.register_blueprint(audit.pages)
 
 _LOG_LINES = 2_000
 # Browsers read a backslash as a slash and skip control characters.
@@ -70,14 +72,15 @@ async def index(query_args: schemas.Search) -> Any:
 @blueprint.get("/jobs/<job_id>")
 async def show(job_id: str) -> Any:
     job, happened, schedule, reason = await db.read(_whole, job_id)
+    may_act = g.user.may(Role.OPERATOR) and actors.current().may_use(job.task)
     return await render_template(
         "jobs/show.html",
         job=job_json(job) | {"context": job.context},
         schedule=schedule,
         why=reason.detail,
         events=happened[-_LOG_LINES:],
-        can_cancel=job.state not in events.TERMINAL,
-        can_retry=job.state in jobs.RETRYABLE,
+        can_cancel=may_act and job.state not in events.TERMINAL,
+        can_retry=may_act and job.state in jobs.RETRYABLE,
         frames_url=f"/ws/jobs/{job.id}",
         after=happened[-1]["seq"] if happened else 0,
     )
@@ -141,7 +144,7 @@ async def sign_in() -> Any:
     if request.method == "GET":
         return await render_template("sign_in.html", next=request.args.get("next"))
     form = await request.form
-    token = await db.read(tokens.identify, form.get("token", "").strip())
+    token = await db.run(tokens.sign_in, form.get("token", "").strip())
     if token is None:
         wrong = "This token is not valid (any more)."
         return await render_template("sign_in.html", error=wrong, next=form.get("next")), 401
@@ -195,6 +198,7 @@ def _accept_sms(session: Session, to: str, text: str, later: datetime | None) ->
     job = jobs.NewJob(task="tasks.background.async_send_sms", kwargs={"to": to, "text": text})
     if later is None:
         return jobs.submit_many(session, [job])[0]
+    actors.check(job.task)
     _, checked = jobs.task_named(job.task).check((), job.kwargs)
     sms.schedule(session, checked["to"], checked["text"], later)
     return None

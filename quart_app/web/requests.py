@@ -10,12 +10,19 @@ import quart
 import uuid_utils
 from quart.wrappers.request import Body as QuartBody
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.routing import BaseConverter
 
 from quart_app import baggage
 
 BATCH_PATH = "/api/jobs/batch"
 _MOST_LEVELS = 100
 _PATIENCE = 5.0
+
+
+class JobId(BaseConverter):
+    """Anything but the last part of BATCH_PATH, where nothing is to be had by GET."""
+
+    regex = "(?!batch$)[^/]+"
 
 
 class Body(QuartBody):

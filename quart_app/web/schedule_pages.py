@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from quart import Blueprint, current_app, g, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
 
-from quart_app import db, newschedules, schedules
+from quart_app import actors, db, newschedules, schedules
 from quart_app.errors import Conflict, Invalid, NotFound
 from quart_app.jobjson import job_json
 from quart_app.models import Role
@@ -37,7 +37,7 @@ async def show(schedule_id: str) -> Any:
     schedule, times, jobs = await db.read(_whole, schedule_id)
     shown = [job_json(job) for job in jobs]
     return await render_template(
-        "schedules/show.html", schedule=schedule, times=times, jobs=shown, **_allowed()
+        "schedules/show.html", schedule=schedule, times=times, jobs=shown, **_allowed(schedule.task)
     )
 
 
@@ -99,8 +99,11 @@ def _whole(session: Session, schedule_id: str) -> Any:
     )
 
 
-def _allowed() -> dict[str, bool]:
-    return {"may_run": g.user.may(Role.OPERATOR), "may_change": g.user.may(Role.ADMIN)}
+def _allowed(task: str | None = None) -> dict[str, bool]:
+    """What the reader may do with schedules, or with one of the task."""
+    ours = task is None or actors.current().may_use(task)
+    may_run, may_change = g.user.may(Role.OPERATOR), g.user.may(Role.ADMIN)
+    return {"may_run": ours and may_run, "may_change": ours and may_change}
 
 
 def _read(values: Mapping[str, str]) -> dict[str, Any]:
@@ -117,7 +120,8 @@ def _read(values: Mapping[str, str]) -> dict[str, Any]:
 
 async def _form(values: Mapping[str, str], errors: Mapping[str, str]) -> str:
     registered = current_app.extensions["celery"].tasks.items()
-    tasks = sorted(name for name, task in registered if hasattr(task, "check"))
+    may_use = actors.current().may_use
+    tasks = sorted(name for name, task in registered if hasattr(task, "check") and may_use(name))
     zone = current_app.config["CELERY_TIMEZONE"]
     return await render_template(
         "schedules/form.html", values=values, errors=errors, tasks=tasks, timezone=zone,

@@ -1,6 +1,6 @@
 """What the API takes and gives, as models that validate it and describe it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -16,13 +16,14 @@ from pydantic import (
 
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
-from quart_app.jobjson import job_json, time_json
-from quart_app.models import Job, JobState
+from quart_app.jobjson import time_json
+from quart_app.models import AuditEntry, Job, JobState
 from quart_app.queues import Queue
 from quart_app.why import Why
 from quart_app.workers import Worker
 
 Model = TypeVar("Model", bound=BaseModel)
+Row = TypeVar("Row", Job, AuditEntry)
 _YEARS = range(1970, 9999)
 
 
@@ -45,8 +46,17 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_in_range)]
-Plain = Annotated[str, AfterValidator(_without_nul)]
+# The patterns are for the description alone: what is checked says more clearly what is wrong.
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_is_text),
+    AfterValidator(_in_range),
+    Field(json_schema_extra={"pattern": r"^(?!9999)(19[7-9]|[2-9]\d\d)\d-"}),
+]
+Plain = Annotated[
+    str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
+]
+Cursor = Annotated[str | None, Field(pattern=r"^[0-9a-f-]{36}$")]
 
 
 class Strict(BaseModel):
@@ -91,7 +101,14 @@ class Search(Strict):
     since: Moment | None = None
     until: Moment | None = None
     limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
+    cursor: Cursor = None
+
+
+class Readiness(BaseModel):
+    """`parts` has "ok" or what is wrong, by the part's name."""
+
+    status: str
+    parts: dict[str, str]
 
 
 class EventSearch(Strict):
@@ -112,11 +129,11 @@ def invalid(error: ValidationError) -> Invalid:
     return Invalid(field, first["msg"].removeprefix("Value error, "))
 
 
-def page_json(found: Sequence[Job], limit: int) -> dict[str, Any]:
-    """The first `limit` of the jobs found; `next` is the cursor when there are more."""
+def page_json(found: Sequence[Row], limit: int, shown: Callable[[Row], Any]) -> dict[str, Any]:
+    """The first `limit` of what was found; `next` is the cursor when there is more."""
     page = found[:limit]
     return {
-        "items": [job_json(job) for job in page],
+        "items": [shown(row) for row in page],
         "next": page[-1].id if len(found) > limit else None,
     }
 

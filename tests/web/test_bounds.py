@@ -177,3 +177,86 @@ async def test_connections_that_are_cut_leave_nothing_behind(
                 client.sendall(b"\x81\xfe\x10\x00half of a frame")
     await hand.succeed(job_id)
     assert (await follow(served, job_id, secret))[1] == 1000
+
+
+def frame(first: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
+    """As a client sends it, of up to 65,535 bytes; `first` has FIN and the opcode."""
+    bit, mask = (0x80, b"\0\0\0\0") if masked else (0, b"")
+    size = bytes([bit | len(payload)])
+    if len(payload) > 125:
+        size = bytes([bit | 126]) + len(payload).to_bytes(2)
+    return bytes([first]) + size + mask + payload
+
+
+BROKEN = {
+    "not masked": frame(0x81, b"{}", masked=False),
+    "no such opcode": frame(0x83, b"{}"),
+    "reserved bits": frame(0xF1, b"{}"),
+    "no text": frame(0x81, b"\xff\xfe"),
+    "half a character": frame(0x01, b"\xe4") + frame(0x80, b"x"),
+    "goes on with nothing": frame(0x80, b"{}"),
+    "two at once": frame(0x01, b"{") + frame(0x81, b"{}"),
+    "a long ping": frame(0x89, b"x" * 126),
+    "a ping in pieces": frame(0x09, b"x"),
+    "a close of one byte": frame(0x88, b"\x03"),
+    "a close without a code": frame(0x88, b"\0\0"),
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/jobs/x"])
+async def test_what_is_no_frame_ends_the_connection(
+    served: Served, secret: str, other: None, path: str
+) -> None:
+    for name, sent in BROKEN.items():
+        with deaf(served, path, secret) as client:
+            client.settimeout(10)
+            client.sendall(sent)
+            assert await asyncio.to_thread(is_cut_off, client), name
+
+
+async def test_random_bytes_end_the_connection(served: Served, secret: str, other: None) -> None:
+    chance = random.Random(7)
+    for _ in range(50):
+        with deaf(served, "/ws", secret) as client:
+            client.sendall(chance.randbytes(200))
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(10)
+            assert await asyncio.to_thread(is_cut_off, client)
+
+
+def is_cut_off(client: socket.socket) -> bool:
+    try:
+        while client.recv(65_536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/jobs/x"])
+@pytest.mark.parametrize(
+    "pieces", [frame(0x89, b"x" * 125), frame(0x8A), frame(0x00), frame(0x01, b"x")],
+    ids=["pings", "pongs", "empty pieces", "beginnings"],
+)  # fmt: skip
+async def test_a_flood_below_the_frames_harms_nobody(
+    served: Served, secret: str, other: None, path: str, pieces: bytes
+) -> None:
+    with deaf(served, path, secret) as client:
+        client.settimeout(10)
+        client.sendall(frame(0x01, b"x"))
+        try:
+            await asyncio.to_thread(client.sendall, pieces * 100_000)
+        except OSError:
+            return  # refused, or not read any more
+
+
+async def test_ten_thousand_jobs_in_one_frame_are_too_big(
+    served: Served, secret: str, other: None
+) -> None:
+    ids = [f"{number:036}" for number in range(10_000)]
+    async with connect_many(served, secret) as socket:
+        await socket.send(json.dumps({"follow": ids}))
+        assert (await drain(socket))[1] == 1009

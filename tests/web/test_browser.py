@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from sqlalchemy import update
 
 from quart_app import attempts, jobs, schedules, sms, tokens
+from quart_app.models import Role, Token
 from tests import real
 from tests.conftest import Place, missing
 from tests.web.conftest import serving
@@ -155,9 +157,11 @@ async def test_a_phone_shows_every_page_without_scrolling_sideways(
     await hand.say(job_id, "x" * 500, progress=3)
     named = {"interval": 5, "timezone": "America/Argentina/ComodRivadavia", "args": [1]}
     schedule_id = (await hand.do(schedules.create, "x" * 255, COUNT, **named)).id
+    await hand.do(tokens.create, "x" * 100, Role.VIEWER)
+    await hand.do(lambda session: session.execute(update(Token).values(role=Role.ADMIN)))
     for path in (
         "/jobs", f"/jobs/{job_id}", "/schedules", f"/schedules/{schedule_id}", "/queues",
-        "/workers", "/sms", "/docs", "/sign-in", "/nowhere",
+        "/workers", "/sms", "/audit", "/docs", "/sign-in", "/nowhere",
     ):  # fmt: skip
         await page.goto(path)
         wide = await page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")

@@ -54,6 +54,9 @@ async def test_a_wrong_method_is_405_and_says_which_are_right(client: Any) -> No
     answer = await client.delete("/api/jobs")
     await problem(answer, 405)
     assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
+    answer = await client.get("/api/jobs/batch")
+    await problem(answer, 405)
+    assert set(answer.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
 BROKEN = [

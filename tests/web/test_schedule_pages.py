@@ -9,7 +9,7 @@ from quart import Quart
 from quart_app.models import Role
 from tests.book import ADD
 from tests.conftest import Caller, make_token
-from tests.web.test_auth import caller, csrf, sign_in
+from tests.web.test_auth import caller, csrf, signed_in, speaking
 from tests.web.test_pages import text
 from tests.web.test_schedule_api import ALL, adopt_one, ask, make
 
@@ -24,15 +24,13 @@ def secret(app: Quart) -> str:
 
 @pytest.fixture
 def admin(app: Quart, secret: str) -> Caller:
-    return Caller(app.test_client(), {"Authorization": f"Bearer {secret}"})
+    return speaking(app, secret)
 
 
 @pytest.fixture
 async def browser(app: Quart, secret: str) -> Any:
     """Signed in as an admin."""
-    client = app.test_client()
-    await sign_in(client, secret)
-    return client
+    return await signed_in(app, secret)
 
 
 async def press(browser: Any, path: str, word: str, status: int = 302) -> Any:
