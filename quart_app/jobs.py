@@ -1,24 +1,12 @@
-"""The ledger of jobs: submit, find, cancel and retry; every way to the broker begins here."""
+"""The ledger of jobs: submit, cancel and retry; every way to the broker begins here."""
 
-import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Text,
-    case,
-    func,
-    insert,
-    inspect,
-    or_,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import ColumnElement, case, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -28,8 +16,7 @@ from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
 
 __all__ = [
-    "NewJob", "adopt", "cancel", "get", "move", "retry", "search", "submit", "submit_many",
-    "task_named",
+    "NewJob", "adopt", "cancel", "get", "move", "retry", "submit", "submit_many", "task_named",
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
@@ -89,33 +76,6 @@ def get(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound(f"There is no job {job_id}.")
     return job
-
-
-def search(
-    session: Session,
-    *,
-    state: JobState | None = None,
-    task: str | None = None,
-    queue: str | None = None,
-    text: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    before: str | None = None,
-    limit: int = 50,
-) -> list[Job]:
-    """The newest jobs first; `before` is the id after which the last page ended."""
-    wanted: list[ColumnElement[bool]] = []
-    exact = {Job.state: state, Job.task: task, Job.queue: queue}
-    wanted += [column == value for column, value in exact.items() if value is not None]
-    if text:
-        wanted.append(_says(text))
-    if since:
-        wanted.append(Job.accepted_at >= since)
-    if until:
-        wanted.append(Job.accepted_at <= until)
-    if before:
-        wanted.append(Job.id < before)
-    return list(session.scalars(select(Job).where(*wanted).order_by(Job.id.desc()).limit(limit)))
 
 
 def cancel(session: Session, job_id: str) -> Job:
@@ -195,18 +155,6 @@ def _ask_to_stop(session: Session, job_id: str) -> bool:
     events.record(session, [Event(job_id=job_id, seq=seq, at=at, type="log", data=line)])
     session.expire_all()
     return True
-
-
-def _says(text: str) -> ColumnElement[bool]:
-    """Whether the arguments or the error contain the text, in whatever case."""
-    as_json = json.dumps(text, ensure_ascii=False)[1:-1]
-    sought = {Job.args: as_json, Job.kwargs: as_json, Job.error: text}
-    return or_(
-        *(
-            func.lower(type_coerce(part, Text)).contains(words.lower(), autoescape=True)
-            for part, words in sought.items()
-        )
-    )
 
 
 def _state_event(job: Job, at: datetime, said: Mapping[str, Any] | None = None) -> Event:

@@ -1,6 +1,5 @@
 """What the API takes and gives, as models that validate it and describe it."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +15,7 @@ from pydantic import (
 
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
+from quart_app.lists import Filters, Page, Place
 from quart_app.models import Job, JobState
 from quart_app.queues import Queue
 from quart_app.why import Why
@@ -23,6 +23,7 @@ from quart_app.workers import Worker
 
 Model = TypeVar("Model", bound=BaseModel)
 _YEARS = range(1970, 9999)
+CURSOR = r"^[0-9]{1,17}\.[0-9a-f-]{36}$"
 
 
 def _is_text(value: Any) -> Any:
@@ -80,17 +81,29 @@ class Text(Strict):
     text: str | None = None
 
 
-class Search(Strict):
-    """Filters of a list of jobs."""
-
+class JobFilter(Strict):
     state: JobState | None = None
     task: Plain | None = Field(None, max_length=255)
     queue: Plain | None = Field(None, max_length=100)
     q: Plain | None = Field(None, max_length=255, description="Searched in arguments and errors.")
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Moment | None = Field(None, description="Accepted then or later.")
+    until: Moment | None = Field(None, description="Accepted then or earlier.")
+
+    def filters(self) -> Filters:
+        return Filters(
+            state=self.state, task=self.task, queue=self.queue, text=self.q or None,
+            since=self.since, until=self.until,
+        )  # fmt: skip
+
+
+class Search(JobFilter):
+    """Filters of a list of jobs."""
+
     limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
+    cursor: str | None = Field(None, pattern=CURSOR, description="The `next` of the page before.")
+
+    def after(self) -> Place | None:
+        return Place.read(self.cursor) if self.cursor else None
 
 
 class EventSearch(Strict):
@@ -122,16 +135,15 @@ def job_json(job: Job) -> dict[str, Any]:
     """The job as JSON; `duplicate` is there only when it is true."""
     shown = {name: getattr(job, name) for name in _AS_THEY_ARE}
     shown |= {name: _time(getattr(job, name)) for name in _TIMES}
-    shown |= {"state": job.state.value, "schedule": job.schedule_id}
+    shown |= {"state": job.state.value, "schedule": job.schedule_id, "retry_of": job.retry_of}
     return shown | ({"duplicate": True} if job.duplicate else {})
 
 
-def page_json(found: Sequence[Job], limit: int) -> dict[str, Any]:
-    """The first `limit` of the jobs found; `next` is the cursor when there are more."""
-    page = found[:limit]
+def page_json(page: Page) -> dict[str, Any]:
+    """`next` is the cursor of the following page, null when there is nothing more."""
     return {
-        "items": [job_json(job) for job in page],
-        "next": page[-1].id if len(found) > limit else None,
+        "items": [job_json(job) for job in page.jobs],
+        "next": str(page.rest) if page.rest else None,
     }
 
 
