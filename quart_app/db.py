@@ -136,7 +136,7 @@ class Database:
             except (DBAPIError, NoAnswer) as error:
                 if is_done and await self._has_landed(session.sync_session, error):
                     break
-                if not (tries_left and _is_deadlock(error)):
+                if not (tries_left and is_deadlock(error)):
                     raise
         self._committed(session.sync_session)
         return result
@@ -147,7 +147,7 @@ class Database:
         What tells is what `prove` was given. Raises Unsure while the database does not say.
         """
         proof = session.info.get("proof")
-        if proof is None or _is_deadlock(error):
+        if proof is None or is_deadlock(error):
             return False
         deadline = time.monotonic() + _ASK_FOR
         while time.monotonic() < deadline:
@@ -260,6 +260,6 @@ class _BesideForks(Database):
         return super()._options | {"poolclass": NullPool, "connect_args": {"timeout": 3}}
 
 
-def _is_deadlock(error: Exception) -> bool:
+def is_deadlock(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
     return bool(cause and cause.args and cause.args[0] == _DEADLOCK)

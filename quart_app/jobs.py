@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from quart_app import db, depths, events, newjobs, publisher
 from quart_app.errors import Conflict, NotFound
@@ -16,7 +16,8 @@ from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
 
 __all__ = [
-    "NewJob", "adopt", "cancel", "get", "move", "retry", "submit", "submit_many", "task_named",
+    "NewJob", "adopt", "again", "cancel", "get", "made_from", "move", "move_many", "over", "retry",
+    "retry_with", "submit", "submit_many", "task_named",
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
@@ -80,9 +81,8 @@ def get(session: Session, job_id: str) -> Job:
 
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
-    over: dict[str, Any] = {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
     queue = get(session, job_id).queue
-    if job := move(session, job_id, JobState.CANCELLED, from_=WAITING, **over):
+    if job := move(session, job_id, JobState.CANCELLED, from_=WAITING, **over()):
         depths.forget(queue)
         return job
     if _ask_to_stop(session, job_id):
@@ -93,27 +93,48 @@ def cancel(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> Job:
     """The same job again, now, its events going on; Conflict unless it failed or was cancelled."""
     job = get(session, job_id)
-    again: dict[str, Any] = {
-        "available_at": db.now(),
-        "published_at": None,
-        "finished_at": None,
-        "rings": 0,
-        "losses": 0,
-        "cancel_requested": False,
-        "live_key": job.unique_key and newjobs.digest(job.task, job.unique_key),
-        "max_attempts": case(
-            (Job.max_attempts > Job.attempt, Job.max_attempts), else_=Job.attempt + 1
-        ),
-    }
+    key = job.unique_key and newjobs.digest(job.task, job.unique_key)
     try:
         with session.begin_nested():
-            moved = move(session, job_id, JobState.QUEUED, from_=RETRYABLE, **again)
+            moved = move(session, job_id, JobState.QUEUED, from_=RETRYABLE, live_key=key, **again())
     except IntegrityError:
-        raise Conflict(f"Another job with the unique_key {job.unique_key!r} is live.") from None
+        raise _key_is_taken(job) from None
     if moved is None:
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.state}.")
     publisher.ring(session, moved)
     return moved
+
+
+def retry_with(
+    session: Session,
+    job_id: str,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    keys: Mapping[str, Any],
+) -> Job:
+    """A new job made from one that has ended, linked to it; what is None stays as it was.
+
+    `keys` are the fields of NewJob that tell a repeated request.
+    Conflict while the old one is live.
+    """
+    old = get(session, job_id)
+    if old.state not in events.TERMINAL:
+        raise Conflict(f"Only a job that has ended can be run anew; this one is {old.state}.")
+    new = NewJob(
+        task=old.task, queue=old.queue, priority=old.priority, unique_key=old.unique_key,
+        args=old.args if args is None else args, kwargs=old.kwargs if kwargs is None else kwargs,
+        retry_of=old.id, **keys,
+    )  # fmt: skip
+    (job,) = submit_many(session, [new])
+    if job.duplicate:
+        raise _key_is_taken(old)
+    return job
+
+
+def made_from(session: Session, job_id: str, most: int = 20) -> Sequence[str]:
+    """The ids of the newest jobs that were made from this one."""
+    made = select(Job.id).where(Job.retry_of == job_id).order_by(Job.accepted_at.desc())
+    return session.scalars(made.limit(most)).all()
 
 
 def move(
@@ -141,6 +162,47 @@ def move(
     job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
     events.record(session, [_state_event(job, at, said)])
     return job
+
+
+def move_many(
+    session: Session,
+    job_ids: Sequence[str],
+    to: JobState,
+    *conditions: ColumnElement[bool],
+    from_: Sequence[JobState],
+    **changes: Any,
+) -> Sequence[Job]:
+    """As `move`, in few statements; those that were moved, oldest first, and of them the least."""
+    allowed = (Job.id.in_(job_ids), Job.state.in_(from_), *conditions)
+    # Locked in the order of their ids, so that two who do this wait and do not deadlock.
+    held = session.scalars(select(Job.id).where(*allowed).order_by(Job.id).with_for_update()).all()
+    changes |= {"state": to, "last_seq": Job.last_seq + 1}
+    moving = update(Job).where(Job.id.in_(held)).values(changes)
+    session.execute(moving.execution_options(synchronize_session=False))
+    parts = (Job.id, Job.task, Job.queue, Job.priority, Job.state, Job.attempt, Job.last_seq)
+    fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
+    moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
+    at = session.scalars(select(db.now())).one()
+    events.record(session, [_state_event(job, at) for job in moved])
+    return moved
+
+
+def over() -> Mapping[str, Any]:
+    """What changes with a job that is cancelled before it runs."""
+    return {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
+
+
+def again() -> Mapping[str, Any]:
+    """What changes with a job that is queued once more."""
+    one_more = case((Job.max_attempts > Job.attempt, Job.max_attempts), else_=Job.attempt + 1)
+    return {
+        "available_at": db.now(), "published_at": None, "finished_at": None, "rings": 0,
+        "losses": 0, "cancel_requested": False, "max_attempts": one_more,
+    }  # fmt: skip
+
+
+def _key_is_taken(job: Job) -> Conflict:
+    return Conflict(f"Another job with the unique_key {job.unique_key!r} is live.")
 
 
 def _ask_to_stop(session: Session, job_id: str) -> bool:

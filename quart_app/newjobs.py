@@ -54,6 +54,8 @@ class NewJob:
     idempotency_key: str | None = None
     idempotency_body: str | None = None
     schedule_id: str | None = None
+    #: The job that it is made from, with other arguments.
+    retry_of: str | None = None
     #: What travels with it; that of the request or the task which submits it, if not given.
     baggage: Baggage | None = None
 
@@ -95,6 +97,7 @@ def row(new: NewJob, at: datetime) -> Job:
         idempotency_key=new.idempotency_key,
         idempotency_body=new.idempotency_body,
         schedule_id=new.schedule_id,
+        retry_of=new.retry_of,
         context=(new.baggage or baggage.current()).known(),
     )
 

@@ -9,7 +9,7 @@ from quart import Blueprint, Response, current_app, g, request
 from quart_schema import document_request, validate_querystring, validate_request
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, lists, newjobs, why
+from quart_app import bulk, db, events, jobs, lists, newjobs, why
 from quart_app.errors import Invalid
 from quart_app.web import schemas
 from quart_app.web.requests import BATCH_PATH
@@ -73,6 +73,24 @@ async def search(query_args: schemas.Search) -> Any:
     return Response(text, content_type="application/json")
 
 
+@blueprint.post("/api/jobs/cancel")
+@validate_request(schemas.ManyJobs)
+async def cancel_many(data: schemas.ManyJobs) -> Any:
+    """Cancels all jobs that match, newest first, as far as their state allows it.
+
+    Jobs that arrive meanwhile are left alone. One call changes 10,000 at most, and takes about five
+    seconds: while `next` is not null there are more, for a call with it as `cursor`.
+    """
+    return await _change_many(bulk.CANCEL, data)
+
+
+@blueprint.post("/api/jobs/retry")
+@validate_request(schemas.ManyJobs)
+async def retry_many(data: schemas.ManyJobs) -> Any:
+    """Runs all failed and cancelled jobs that match again; bounded as cancelling many is."""
+    return await _change_many(bulk.RETRY, data)
+
+
 @blueprint.get("/api/jobs/<job_id>")
 async def show(job_id: str) -> Any:
     return job_json(await db.read(jobs.get, job_id))
@@ -85,9 +103,17 @@ async def cancel(job_id: str) -> Any:
 
 
 @blueprint.post("/api/jobs/<job_id>/retry")
+@document_request(schemas.Changes)
 async def retry(job_id: str) -> Any:
-    """The same job again, now; it must have failed or been cancelled."""
-    return job_json(await db.run(jobs.retry, job_id)), 202
+    """The same job again, now: it must have failed or been cancelled. Changed arguments make a new
+    job instead, whose `retry_of` is the old one's id: that may have succeeded, too.
+    """
+    changed = schemas.read(schemas.Changes, await _body_or({}))
+    if changed.args is None and changed.kwargs is None:
+        return job_json(await db.run(jobs.retry, job_id)), 202
+    keys = _idempotency({"retry_of": job_id, **dict(changed)})
+    job = await db.run(jobs.retry_with, job_id, changed.args, changed.kwargs, keys)
+    return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
 
 @blueprint.get("/api/jobs/<job_id>/events")
@@ -127,6 +153,13 @@ def _page(wanted: schemas.Search) -> dict[str, Any]:
         return schemas.page_json(found)
 
 
+async def _change_many(action: bulk.Action, wanted: schemas.ManyJobs) -> Any:
+    tally = await asyncio.to_thread(
+        bulk.run, db.get(), action, wanted.filters(), dry_run=wanted.dry_run, after=wanted.after()
+    )
+    return schemas.tally_json(tally), 200 if wanted.dry_run else 202
+
+
 async def _body_or(default: Any) -> Any:
     return await request.get_json() if await request.get_data() else default
 
@@ -142,19 +175,19 @@ def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
 
 
 async def _submit(data: schemas.NewJob) -> Any:
-    wanted = jobs.NewJob(**dict(data), **_idempotency(data))
+    wanted = jobs.NewJob(**dict(data), **_idempotency(dict(data)))
     job = (await db.run(jobs.submit_many, [wanted]))[0]
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
 
-def _idempotency(data: schemas.NewJob) -> dict[str, Any]:
+def _idempotency(asked: dict[str, Any]) -> dict[str, Any]:
     """Digests that tell whether the same caller sends the same body again."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return {}
     if not 0 < len(key) <= 255:
         raise Invalid("Idempotency-Key", "expected 1 to 255 characters")
-    body = json.dumps(dict(data), sort_keys=True, default=str)
+    body = json.dumps(asked, sort_keys=True, default=str)
     return {
         "idempotency_key": newjobs.digest(g.user.token_id, key),
         "idempotency_body": newjobs.digest(body),

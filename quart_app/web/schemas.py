@@ -13,6 +13,7 @@ from pydantic import (
     ValidationError,
 )
 
+from quart_app.bulk import Mark, Tally
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
 from quart_app.lists import Filters, Page, Place
@@ -23,7 +24,9 @@ from quart_app.workers import Worker
 
 Model = TypeVar("Model", bound=BaseModel)
 _YEARS = range(1970, 9999)
-CURSOR = r"^[0-9]{1,17}\.[0-9a-f-]{36}$"
+_PLACE = r"[0-9]{1,17}\.[0-9a-f-]{36}"
+_CURSOR = rf"^{_PLACE}$"
+_MARK = rf"^({'|'.join(JobState)})\.({_PLACE})?$"
 
 
 def _is_text(value: Any) -> Any:
@@ -74,6 +77,13 @@ class Batch(Strict):
     jobs: list[NewJob] = Field(min_length=1, max_length=10_000)
 
 
+class Changes(Strict):
+    """The arguments of a new job; those that are not given stay as they were."""
+
+    args: list[Any] | None = Field(None, max_length=100)
+    kwargs: dict[str, Any] | None = None
+
+
 class Text(Strict):
     """What `POST /task` may be given; without it a greeting is sent to a number nobody has."""
 
@@ -100,10 +110,22 @@ class Search(JobFilter):
     """Filters of a list of jobs."""
 
     limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = Field(None, pattern=CURSOR, description="The `next` of the page before.")
+    cursor: str | None = Field(None, pattern=_CURSOR, description="The `next` of the page before.")
 
     def after(self) -> Place | None:
         return Place.read(self.cursor) if self.cursor else None
+
+
+class ManyJobs(JobFilter):
+    """Which jobs to change: at least one filter is needed, and all that match are meant."""
+
+    dry_run: bool = Field(False, strict=True, description="Only counts.")
+    cursor: str | None = Field(
+        None, pattern=_MARK, description="The `next` of a call with the same filters."
+    )
+
+    def after(self) -> Mark | None:
+        return Mark.read(self.cursor) if self.cursor else None
 
 
 class EventSearch(Strict):
@@ -144,6 +166,16 @@ def page_json(page: Page) -> dict[str, Any]:
     return {
         "items": [job_json(job) for job in page.jobs],
         "next": str(page.rest) if page.rest else None,
+    }
+
+
+def tally_json(tally: Tally) -> dict[str, Any]:
+    """`refused` are those that had moved on when their turn came, or whose unique_key is taken."""
+    return {
+        "matched": tally.matched,
+        "done": tally.done,
+        "refused": tally.refused,
+        "next": str(tally.rest) if tally.rest else None,
     }
 
 
