@@ -20,7 +20,7 @@ from quart_app.lists import Filters, Page, Place
 from quart_app.models import Job, JobState
 from quart_app.queues import Queue
 from quart_app.why import Why
-from quart_app.workers import Worker
+from quart_app.workers import Worker, pid_of
 
 Model = TypeVar("Model", bound=BaseModel)
 _YEARS = range(1970, 9999)
@@ -187,6 +187,7 @@ def worker_json(worker: Worker) -> dict[str, Any]:
             "task": job.task,
             "attempt": job.attempt,
             "started_at": _time(job.started_at),
+            "pid": pid_of(job),
         }
         for job in worker.jobs
     ]
