@@ -33,6 +33,8 @@ class Task(Protocol):
     queue: str | None
     max_attempts: int
     on_lost: str
+    #: The name and the type of its one parameter, where that is a pydantic model.
+    wrapped: tuple[str, Any] | None
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
         """The arguments as they are to be stored; raises Invalid naming the wrong one."""

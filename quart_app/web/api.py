@@ -44,11 +44,16 @@ async def submit(data: schemas.NewJob) -> Any:
 
 @blueprint.post("/api/tasks/<name>")
 async def submit_by_name(name: str) -> Any:
-    """Accepts a job of this task; the body is its keyword arguments."""
-    kwargs = await _body_or({})
-    if not isinstance(kwargs, dict):
+    """Accepts a job of this task; the body is its keyword arguments, or its one model's fields."""
+    body = await _body_or({})
+    if not isinstance(body, dict):
         raise Invalid("body", "expected an object: the task's keyword arguments")
-    return await _submit(schemas.read(schemas.NewJob, {"task": name, "kwargs": kwargs}))
+    kwargs, within = _unfolded(jobs.task_named(name), body)
+    try:
+        return await _submit(schemas.read(schemas.NewJob, {"task": name, "kwargs": kwargs}))
+    except Invalid as wrong:
+        field = wrong.field.removeprefix("kwargs.").removeprefix(within)
+        raise Invalid(field, str(wrong)[len(wrong.field) + 2 :]) from None  # as in this body
 
 
 @blueprint.post(BATCH_PATH)
@@ -172,6 +177,16 @@ def _accept_batch(body: Any) -> Sequence[str]:
 
 def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
     return events.since(session, jobs.get(session, job_id).id, after)
+
+
+def _unfolded(task: newjobs.Task, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The keyword arguments, and before what is named in them what is not in the body."""
+    if task.wrapped is None:
+        return body, ""
+    name, model = task.wrapped
+    if body.keys() == {name} and name not in model.model_json_schema().get("properties", {}):
+        return body, ""
+    return {name: body}, f"{name}."
 
 
 async def _submit(data: schemas.NewJob) -> Any:
