@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from quart_app.models import Job, JobState
 
 #: Jobs that are looked through at once; as few as these are always searched whole.
-STRIDE = 2_000
+STRIDE = 1_000
 #: Seconds after which a search that is not done goes on with the next page.
 PATIENCE = 0.02
 #: Characters of arguments, results and errors on one page, a first job that has more apart.

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from quart import Blueprint, Response, current_app, g, request
-from quart_schema import document_request, validate_querystring, validate_request
+from quart_schema import (
+    document_request,
+    document_response,
+    validate_querystring,
+    validate_request,
+)
 from sqlalchemy.orm import Session
 
 from quart_app import bulk, db, events, jobs, lists, newjobs, why
 from quart_app.errors import Invalid
-from quart_app.web import schemas
+from quart_app.web import answers, schemas
 from quart_app.web.requests import BATCH_PATH
 from quart_app.web.schemas import job_json
 from quart_app.web.streams import event_stream, last_seen
@@ -36,6 +41,7 @@ async def send_one() -> Any:
 
 
 @blueprint.post("/api/jobs")
+@document_response(answers.Job, 202)
 @validate_request(schemas.NewJob)
 async def submit(data: schemas.NewJob) -> Any:
     """Accepts a job; 202 means that it is durable and will run."""
@@ -57,6 +63,7 @@ async def submit_by_name(name: str) -> Any:
 
 
 @blueprint.post(BATCH_PATH)
+@document_response(answers.Ids, 202)
 @document_request(schemas.Batch)
 async def submit_batch() -> Any:
     """Accepts all of the jobs or none."""
@@ -66,6 +73,7 @@ async def submit_batch() -> Any:
 
 
 @blueprint.get("/api/jobs")
+@document_response(answers.Jobs)
 @validate_querystring(schemas.Search)
 async def search(query_args: schemas.Search) -> Any:
     """The newest jobs first; `next` is the cursor of the following page.
@@ -79,6 +87,8 @@ async def search(query_args: schemas.Search) -> Any:
 
 
 @blueprint.post("/api/jobs/cancel")
+@document_response(answers.Counts)
+@document_response(answers.Counts, 202)
 @validate_request(schemas.ManyJobs)
 async def cancel_many(data: schemas.ManyJobs) -> Any:
     """Cancels all jobs that match, newest first, as far as their state allows it.
@@ -90,6 +100,8 @@ async def cancel_many(data: schemas.ManyJobs) -> Any:
 
 
 @blueprint.post("/api/jobs/retry")
+@document_response(answers.Counts)
+@document_response(answers.Counts, 202)
 @validate_request(schemas.ManyJobs)
 async def retry_many(data: schemas.ManyJobs) -> Any:
     """Runs all failed and cancelled jobs that match again; bounded as cancelling many is."""
@@ -97,17 +109,20 @@ async def retry_many(data: schemas.ManyJobs) -> Any:
 
 
 @blueprint.get("/api/jobs/<job_id>")
+@document_response(answers.Job)
 async def show(job_id: str) -> Any:
     return job_json(await db.read(jobs.get, job_id))
 
 
 @blueprint.post("/api/jobs/<job_id>/cancel")
+@document_response(answers.Job, 202)
 async def cancel(job_id: str) -> Any:
     """Final for a waiting job; a running one is asked to stop."""
     return job_json(await db.run(jobs.cancel, job_id)), 202
 
 
 @blueprint.post("/api/jobs/<job_id>/retry")
+@document_response(answers.Job, 202)
 @document_request(schemas.Changes)
 async def retry(job_id: str) -> Any:
     """The same job again, now: it must have failed or been cancelled. Changed arguments make a new
@@ -122,6 +137,7 @@ async def retry(job_id: str) -> Any:
 
 
 @blueprint.get("/api/jobs/<job_id>/events")
+@document_response(answers.Events)
 @validate_querystring(schemas.EventSearch)
 async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
     """What happened to the job after a seq; as a stream when text/event-stream is accepted."""
@@ -133,12 +149,14 @@ async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
 
 
 @blueprint.get("/api/jobs/<job_id>/why")
+@document_response(answers.Why)
 async def explain(job_id: str) -> Any:
     """Why the job is where it is: a word, a sentence, and the facts it rests on."""
     return schemas.why_json(await db.read(why.explain, job_id))
 
 
 @blueprint.get("/api/tasks")
+@document_response(answers.Tasks)
 async def list_tasks() -> Any:
     """Every task a job can be made of, with the JSON Schema of its parameters."""
     registered = current_app.extensions["celery"].tasks.values()
