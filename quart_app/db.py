@@ -136,7 +136,7 @@ class Database:
             except (DBAPIError, NoAnswer) as error:
                 if is_done and await self._has_landed(session.sync_session, error):
                     break
-                is_undone = _is_deadlock(error) or (_is_cut_off(error) and not is_done)
+                is_undone = is_deadlock(error) or (_is_cut_off(error) and not is_done)
                 if not (tries_left and is_undone):
                     raise
         self._committed(session.sync_session)
@@ -148,7 +148,7 @@ class Database:
         What tells is what `prove` was given. Raises Unsure while the database does not say.
         """
         proof = session.info.get("proof")
-        if proof is None or _is_deadlock(error):
+        if proof is None or is_deadlock(error):
             return False
         deadline = time.monotonic() + _ASK_FOR
         while time.monotonic() < deadline:
@@ -271,7 +271,7 @@ class _BesideForks(Database):
         return super()._options | {"poolclass": NullPool, "connect_args": {"timeout": 3}}
 
 
-def _is_deadlock(error: Exception) -> bool:
+def is_deadlock(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
     return bool(cause and cause.args and cause.args[0] == _DEADLOCK)
 

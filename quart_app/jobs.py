@@ -1,24 +1,12 @@
-"""The ledger of jobs: submit, find, cancel and retry; every way to the broker begins here."""
+"""The ledger of jobs: submit, cancel and retry; every way to the broker begins here."""
 
-import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import (
-    ColumnElement,
-    Table,
-    Text,
-    case,
-    func,
-    insert,
-    or_,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import ColumnElement, Table, case, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
@@ -28,8 +16,8 @@ from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
 
 __all__ = [
-    "NewJob", "adopt", "cancel", "get", "move", "retry", "search", "submit", "submit_many",
-    "task_named",
+    "NewJob", "adopt", "again", "cancel", "get", "made_from", "move", "move_many", "over", "retry",
+    "retry_with", "submit", "submit_many", "task_named",
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
@@ -112,38 +100,10 @@ def get(session: Session, job_id: str) -> Job:
     return job
 
 
-def search(
-    session: Session,
-    *,
-    state: JobState | None = None,
-    task: str | None = None,
-    queue: str | None = None,
-    text: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    before: str | None = None,
-    limit: int = 50,
-) -> list[Job]:
-    """The newest jobs first; `before` is the id after which the last page ended."""
-    wanted: list[ColumnElement[bool]] = []
-    exact = {Job.state: state, Job.task: task, Job.queue: queue}
-    wanted += [column == value for column, value in exact.items() if value is not None]
-    if text:
-        wanted.append(_says(text))
-    if since:
-        wanted.append(Job.accepted_at >= since)
-    if until:
-        wanted.append(Job.accepted_at <= until)
-    if before:
-        wanted.append(Job.id < before)
-    return list(session.scalars(select(Job).where(*wanted).order_by(Job.id.desc()).limit(limit)))
-
-
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
-    over: dict[str, Any] = {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
     actors.check(get(session, job_id).task)
-    moved = move(session, job_id, JobState.CANCELLED, from_=WAITING, **over)
+    moved = move(session, job_id, JobState.CANCELLED, from_=WAITING, **over())
     if moved:
         depths.forget(moved.queue)
     elif not _ask_to_stop(session, job_id):
@@ -157,28 +117,49 @@ def retry(session: Session, job_id: str) -> Job:
     """The same job again, now, its events going on; Conflict unless it failed or was cancelled."""
     job = get(session, job_id)
     actors.check(job.task)
-    again: dict[str, Any] = {
-        "available_at": db.now(),
-        "published_at": None,
-        "finished_at": None,
-        "rings": 0,
-        "losses": 0,
-        "cancel_requested": False,
-        "live_key": job.unique_key and newjobs.digest(job.task, job.unique_key),
-        "max_attempts": case(
-            (Job.max_attempts > Job.attempt, Job.max_attempts), else_=Job.attempt + 1
-        ),
-    }
+    key = job.unique_key and newjobs.digest(job.task, job.unique_key)
     try:
         with session.begin_nested():
-            moved = move(session, job_id, JobState.QUEUED, from_=RETRYABLE, **again)
+            moved = move(session, job_id, JobState.QUEUED, from_=RETRYABLE, live_key=key, **again())
     except IntegrityError:
-        raise Conflict(f"Another job with the unique_key {job.unique_key!r} is live.") from None
+        raise _key_is_taken(job) from None
     if moved is None:
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.state}.")
     audit.record(session, "job.retry", moved.id, task=moved.task)
     publisher.ring(session, moved)
     return moved
+
+
+def retry_with(
+    session: Session,
+    job_id: str,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    keys: Mapping[str, Any],
+) -> Job:
+    """A new job made from one that has ended, linked to it; what is None stays as it was.
+
+    `keys` are the fields of NewJob that tell a repeated request.
+    Conflict while the old one is live.
+    """
+    old = get(session, job_id)
+    if old.state not in events.TERMINAL:
+        raise Conflict(f"Only a job that has ended can be run anew; this one is {old.state}.")
+    new = NewJob(
+        task=old.task, queue=old.queue, priority=old.priority, unique_key=old.unique_key,
+        args=old.args if args is None else args, kwargs=old.kwargs if kwargs is None else kwargs,
+        retry_of=old.id, **keys,
+    )  # fmt: skip
+    (job,) = submit_many(session, [new])
+    if job.duplicate:
+        raise _key_is_taken(old)
+    return job
+
+
+def made_from(session: Session, job_id: str, most: int = 20) -> Sequence[str]:
+    """The ids of the newest jobs that were made from this one."""
+    made = select(Job.id).where(Job.retry_of == job_id).order_by(Job.accepted_at.desc())
+    return session.scalars(made.limit(most)).all()
 
 
 def move(
@@ -213,6 +194,47 @@ def move(
     return job
 
 
+def move_many(
+    session: Session,
+    job_ids: Sequence[str],
+    to: JobState,
+    *conditions: ColumnElement[bool],
+    from_: Sequence[JobState],
+    **changes: Any,
+) -> Sequence[Job]:
+    """As `move`, in few statements; those that were moved, oldest first, and of them the least."""
+    allowed = (Job.id.in_(job_ids), Job.state.in_(from_), *conditions)
+    # Locked in the order of their ids, so that two who do this wait and do not deadlock.
+    held = session.scalars(select(Job.id).where(*allowed).order_by(Job.id).with_for_update()).all()
+    changes |= {"state": to, "last_seq": Job.last_seq + 1}
+    moving = update(Job).where(Job.id.in_(held)).values(changes)
+    session.execute(moving.execution_options(synchronize_session=False))
+    parts = (Job.id, Job.task, Job.queue, Job.priority, Job.state, Job.attempt, Job.last_seq)
+    fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
+    moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
+    at = session.scalars(select(db.now())).one()
+    events.record(session, [_state_event(job, at) for job in moved])
+    return moved
+
+
+def over() -> Mapping[str, Any]:
+    """What changes with a job that is cancelled before it runs."""
+    return {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
+
+
+def again() -> Mapping[str, Any]:
+    """What changes with a job that is queued once more."""
+    one_more = case((Job.max_attempts > Job.attempt, Job.max_attempts), else_=Job.attempt + 1)
+    return {
+        "available_at": db.now(), "published_at": None, "finished_at": None, "rings": 0,
+        "losses": 0, "cancel_requested": False, "max_attempts": one_more,
+    }  # fmt: skip
+
+
+def _key_is_taken(job: Job) -> Conflict:
+    return Conflict(f"Another job with the unique_key {job.unique_key!r} is live.")
+
+
 def _ask_to_stop(session: Session, job_id: str) -> bool:
     """Whether the job runs; that it was asked is a line of its log, the first time."""
     running = (Job.id == job_id, Job.state == JobState.RUNNING)
@@ -225,18 +247,6 @@ def _ask_to_stop(session: Session, job_id: str) -> bool:
     events.record(session, [Event(job_id=job_id, seq=seq, at=at, type="log", data=line)])
     session.expire_all()
     return True
-
-
-def _says(text: str) -> ColumnElement[bool]:
-    """Whether the arguments or the error contain the text, in whatever case."""
-    as_json = json.dumps(text, ensure_ascii=False)[1:-1]
-    sought = {Job.args: as_json, Job.kwargs: as_json, Job.error: text}
-    return or_(
-        *(
-            func.lower(type_coerce(part, Text)).contains(words.lower(), autoescape=True)
-            for part, words in sought.items()
-        )
-    )
 
 
 def _state_event(job: Job, at: datetime, said: Mapping[str, Any] | None = None) -> Event:

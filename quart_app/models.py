@@ -164,6 +164,8 @@ class Job(Base):
     idempotency_key: Mapped[str | None] = mapped_column(DIGEST, unique=True)
     idempotency_body: Mapped[str | None] = mapped_column(DIGEST)
     schedule_id: Mapped[str | None] = mapped_column(ID)
+    #: The job that this one was made from, with other arguments.
+    retry_of: Mapped[str | None] = mapped_column(ID, index=True)
     #: What travels with the job: request id, acting user, locale, traceparent.
     context: Mapped[Any] = mapped_column(Json, default=dict)
 
@@ -177,7 +179,12 @@ class Job(Base):
         Index(None, "state", "lease_until"),
         # What the relay looks for: of each queue what was never rung, and what was rung first.
         Index("ix_jobs_unheard", "state", "queue", "published_at", "priority", "available_at"),
-        Index(None, "task", "id"),
+        # Lists, newest first; what comes after the id is there to be read without the row.
+        Index(None, "accepted_at", "id", "queue"),
+        Index(None, "state", "accepted_at", "id", "task", "queue"),
+        Index(None, "task", "accepted_at", "id"),
+        Index(None, "queue", "accepted_at", "id"),
+        Index(None, "finished_at", "queue"),
         Base.__table_args__,
     )
 

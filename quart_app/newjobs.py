@@ -33,6 +33,8 @@ class Task(Protocol):
     queue: str | None
     max_attempts: int
     on_lost: str
+    #: The name and the type of its one parameter, where that is a pydantic model.
+    wrapped: tuple[str, Any] | None
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
         """The arguments as they are to be stored; raises Invalid naming the wrong one."""
@@ -54,6 +56,8 @@ class NewJob:
     idempotency_key: str | None = None
     idempotency_body: str | None = None
     schedule_id: str | None = None
+    #: The job that it is made from, with other arguments.
+    retry_of: str | None = None
     #: What travels with it; that of the request or the task which submits it, if not given.
     baggage: Baggage | None = None
 
@@ -99,6 +103,7 @@ def row(new: NewJob, where: str = "") -> Job:
         idempotency_key=new.idempotency_key,
         idempotency_body=new.idempotency_body,
         schedule_id=new.schedule_id,
+        retry_of=new.retry_of,
         context=(new.baggage or traces.onward(baggage.current())).known(),
     )
 

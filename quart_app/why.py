@@ -108,8 +108,10 @@ def _running(session: Session, job: Job, at: datetime) -> Why:
         "worker": job.worker, "since": job.started_at, "attempt": job.attempt,
         "lease_until": job.lease_until,
     }  # fmt: skip
-    lives = [node for node in _workers(session) if workers.name_of(node) == job.worker]
+    lives = [node for node in _workers(session) if workers.is_held_by(job, node)]
     seen = max((node.seen_at for node in lives), default=None)
+    if job.lease_until and job.lease_until < at:
+        return _over(job, seen, facts)
     if seen is None or (at - seen).total_seconds() > nodes.GONE_AFTER:
         return _silent(job, seen, facts)
     if job.cancel_requested:
@@ -122,11 +124,27 @@ def _running(session: Session, job: Job, at: datetime) -> Why:
     return Why("held", said, facts)
 
 
+def _over(job: Job, seen: datetime | None, facts: Mapping[str, Any]) -> Why:
+    """Nobody has kept the job for the length of its lease, as the relay sees when it looks next."""
+    said = (
+        f"Worker `{job.worker}` has not kept it since its lease ended, {_time(job.lease_until)}"
+        f" ({_last_heard(seen)}); it is {_fate(job)} within a few seconds."
+    )
+    return Why("lease_over", said, {**facts, "worker_seen_at": seen})
+
+
 def _silent(job: Job, seen: datetime | None, facts: Mapping[str, Any]) -> Why:
-    fate = "cancelled" if job.cancel_requested else "given back"
     heard = f"has been silent since {_time(seen)}" if seen else "is gone"
-    said = f"Worker `{job.worker}` {heard}; the job is {fate} at {_time(job.lease_until)}."
+    said = f"Worker `{job.worker}` {heard}; the job is {_fate(job)} at {_time(job.lease_until)}."
     return Why("worker_silent", said, {**facts, "worker_seen_at": seen})
+
+
+def _fate(job: Job) -> str:
+    return "cancelled" if job.cancel_requested else "given back"
+
+
+def _last_heard(seen: datetime | None) -> str:
+    return f"the worker was last heard of at {_time(seen)}" if seen else "the worker is gone"
 
 
 def _workers(session: Session) -> list[Node]:

@@ -1,6 +1,5 @@
 """The workers that are online, and what each of them runs now."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +11,8 @@ from sqlalchemy.orm import Session
 from quart_app import db, nodes
 from quart_app.models import Job, JobState, Node
 
-#: What is told of a job that runs: id, task, attempt, started_at and worker.
-Running = Row[str, str, int, datetime | None, str | None]
+#: What is told of a job that runs: id, task, attempt, started_at, worker and holder.
+Running = Row[str, str, int, datetime | None, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,11 @@ def online(session: Session) -> list[Worker]:
     at = session.scalars(select(db.now())).one()
     running = _running(session)
     return [
-        Worker(node, max(0.0, (at - node.seen_at).total_seconds()), running[name_of(node)])
+        Worker(
+            node,
+            max(0.0, (at - node.seen_at).total_seconds()),
+            [job for job in running if is_held_by(job, node)],
+        )
         for node in nodes.online(session, "worker")
     ]
 
@@ -49,9 +52,20 @@ def name_of(node: Node) -> str:
     return str(node.info.get("hostname") or node.name.rpartition(":")[0])
 
 
-def _running(session: Session) -> dict[str, list[Running]]:
-    card = select(Job.id, Job.task, Job.attempt, Job.started_at, Job.worker)
-    found: dict[str, list[Running]] = defaultdict(list)
-    for job in session.execute(card.where(Job.state == JobState.RUNNING).order_by(Job.started_at)):
-        found[job.worker or ""].append(job)
-    return found
+def is_held_by(job: Running | Job, node: Node) -> bool:
+    """Whether it is this life of the worker that runs it: the one before had the same name."""
+    if job.holder is None:  # claimed by a version that wrote down the name alone
+        return job.worker == name_of(node)
+    return job.holder.partition("/")[0] == node.boot
+
+
+def pid_of(job: Running) -> int | None:
+    """The process that runs it."""
+    pid = (job.holder or "").partition("/")[2]
+    return int(pid) if pid else None
+
+
+def _running(session: Session) -> Sequence[Running]:
+    card = select(Job.id, Job.task, Job.attempt, Job.started_at, Job.worker, Job.holder)
+    held = card.where(Job.state == JobState.RUNNING).order_by(Job.started_at)
+    return session.execute(held).all()

@@ -23,7 +23,7 @@ from quart_app.interrupt import Cancelled
 from quart_app.models import Job
 from quart_app.reporter import Run, plain
 from tasks import logs, outcomes, retrying
-from tasks.parameters import bind, model_of
+from tasks.parameters import bind, model_of, only_model
 
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
 #: Seconds that a message waits for the database; the relay rings again.
@@ -168,6 +168,11 @@ class JobTask(AppContextTask):
     def parameters(self) -> type[BaseModel]:
         """The signature as a model: its JSON Schema is what callers see."""
         return model_of(self.name, self.run)
+
+    @cached_property
+    def wrapped(self) -> tuple[str, type[BaseModel]] | None:
+        """Its one parameter, where that is a model: a caller may send what is in it alone."""
+        return only_model(self.parameters)
 
     def perform(self, *args: Any, **kwargs: Any) -> Any:
         """One attempt: claim the job, run its body, record the outcome under the fence."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, create_model
 
 from quart_app.errors import Invalid
 
@@ -46,6 +46,16 @@ def model_of(name: str, function: Callable[..., Any]) -> type[BaseModel]:
     fields: Any = {f"p{index}": _field(parameter) for index, parameter in enumerate(named)}
     config = ConfigDict(extra=extra, arbitrary_types_allowed=True)
     return create_model(name, __config__=config, **fields)
+
+
+def only_model(model: type[BaseModel]) -> tuple[str, type[BaseModel]] | None:
+    """The name and the type of a task's one parameter, where that is a pydantic model."""
+    named = {str(field.alias): field.annotation for field in model.model_fields.values()}
+    for name, type_ in named.items():
+        alone = len(named) == 1 and model.model_config["extra"] == "forbid"
+        if alone and inspect.isclass(type_) and issubclass(type_, BaseModel):
+            return None if issubclass(type_, RootModel) else (name, type_)
+    return None
 
 
 def bind(model: type[BaseModel], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:

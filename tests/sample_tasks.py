@@ -107,6 +107,22 @@ def typed(when: datetime, point: Point, *, near: Annotated[int, Field(ge=1, le=9
     return f"{type(when).__name__} {type(point).__name__} {type(near).__name__}"
 
 
+class Order(BaseModel):
+    """What somebody wants, and when."""
+
+    item: str = Field(min_length=1, examples=["tea"])
+    count: int = Field(1, ge=1)
+    at: Point | None = None
+    due: datetime | None = None
+
+
+@task
+def deliver(order: Order) -> dict[str, Any]:
+    """Says what it was given, and of which type."""
+    kinds = {name: type(getattr(order, name)).__name__ for name in ("at", "due")}
+    return {"type": type(order).__name__, "item": order.item, "count": order.count, **kinds}
+
+
 @task
 def oddly_named(
     schema: str, json: int, copy: int, _x: int, model_config: int, self_: int = 0

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import pytest
 from sqlalchemy import make_url
 
-from quart_app import attempts, jobs
+from quart_app import attempts, jobs, lists
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Unsure
 from quart_app.models import Job
@@ -84,7 +84,7 @@ async def submit(ledger: Ledger, cutter: Cutter, cut: str) -> Job:
     database = ledger.app.extensions["db"]
     async with ledger.app.app_context():
         try:
-            await database.read(jobs.search)
+            await database.read(lists.page, lists.Filters())
             cutter.cut = cut
             job: Job = await database.run(jobs.submit, ADD, args=[1])
             return job

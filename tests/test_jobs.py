@@ -28,10 +28,6 @@ def new(**options: Any) -> jobs.NewJob:
     return jobs.NewJob(task=ADD, **{"args": [1], **options})
 
 
-def find(book: Book, **words: Any) -> list[str]:
-    return [job.id for job in book(jobs.search, **words)]
-
-
 def rolled_back(book: Book) -> None:
     """Submits in a transaction that comes to nothing."""
     with suppress(ZeroDivisionError), book.transaction() as call:
@@ -203,40 +199,6 @@ def test_a_delayed_job_is_scheduled_and_one_of_the_past_is_queued(book: Book) ->
     )
     assert job.eta == job.available_at
     assert book.submit(eta=datetime(2020, 1, 1, tzinfo=UTC)).state is JobState.QUEUED
-
-
-def test_search_filters_by_each_of_its_words(book: Book) -> None:
-    one = book.submit(queue="a")
-    two = book.submit(REPEAT, args=['Grüße, 世界 😀 "quoted" 100%'])
-    three = book.submit(delay=60)
-    book.set(three, error="Größer als_alles")
-    found = partial(find, book)
-    assert found(queue="a") == [one.id]
-    assert found(task=REPEAT) == [two.id]
-    assert found(task=REPEAT.upper()) == []
-    assert found(state=JobState.SCHEDULED) == [three.id]
-    for text in ("GRÜSSE".replace("SS", "ß"), "世界", "😀", '"quoted"', "100%"):
-        assert found(text=text) == [two.id], text
-    assert found(text="GRÖSSER".replace("SS", "ß")) == found(text="als_a") == [three.id]
-    assert found(text="alsxa") == found(text="😁") == found(text="0%0") == []
-
-
-def test_search_finds_by_time_also_at_the_ends_of_the_calendar(book: Book) -> None:
-    one, two = book.submit(), book.submit()
-    far = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9)))
-    late = datetime.max.replace(tzinfo=timezone(-timedelta(hours=9)))
-    assert [job.id for job in book(jobs.search, since=two.accepted_at)] == [two.id]
-    assert [job.id for job in book(jobs.search, until=one.accepted_at)] == [one.id]
-    assert len(book(jobs.search, since=far, until=late)) == 2
-
-
-def test_pages_miss_and_repeat_nothing_while_jobs_arrive(book: Book) -> None:
-    expected = [book.submit().id for _ in range(7)][::-1]
-    seen: list[str] = []
-    while page := book(jobs.search, limit=2, before=seen[-1] if seen else None):
-        seen += [job.id for job in page]
-        book.submit()
-    assert seen == expected
 
 
 @pytest.mark.parametrize("job_id", ["no-such", "", "世界", "\udc80", "x" * 5000, "a\0b"])

@@ -151,6 +151,26 @@ def test_a_silent_worker_loses_its_job_at_the_end_of_the_lease(manned: Book) -> 
     assert sentence(manned, job) == f"{begin}cancelled at {at(job.lease_until)}."
 
 
+def test_a_job_whose_lease_is_over_is_about_to_be_given_back(manned: Book) -> None:
+    job = started(manned)
+    lease = job.accepted_at - timedelta(seconds=90)
+    manned.set(job, lease_until=lease)
+    seen = told(manned, job).data["worker_seen_at"]
+    begin = f"lease_over: Worker `w@here` has not kept it since its lease ended, {at(lease)}"
+    heard = f"(the worker was last heard of at {at(seen)})"
+    assert sentence(manned, job) == f"{begin} {heard}; it is given back within a few seconds."
+    manned(nodes.gone, NAME, "boot")
+    assert sentence(manned, job).startswith(f"{begin} (the worker is gone); it is given back")
+
+
+def test_a_new_life_of_the_worker_does_not_hold_what_the_one_before_held(manned: Book) -> None:
+    job = manned.submit()
+    manned(attempts.claim, job.id, ADD, "w@here", 60.0, holder="an earlier boot/7")
+    assert sentence(manned, job).startswith("worker_silent: Worker `w@here` is gone; ")
+    manned(nodes.seen, "w@here:7", "worker", "an earlier boot", INFO)
+    assert told(manned, job).reason == "held"
+
+
 def test_a_worker_that_has_gone_is_not_called_silent(book: Book) -> None:
     assert "Worker `x` is gone; the job is given back at " in sentence(book, started(book, "x"))
 

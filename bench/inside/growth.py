@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from quart_app import attempts, db, jobs, publisher, relay
+from quart_app import attempts, db, jobs, lists, publisher, relay
 from quart_app.app import create_app
 from quart_app.celeryext import in_app_context
 from quart_app.models import Job
@@ -39,7 +39,7 @@ def _turn(took: dict[str, list[float]]) -> None:
     job = in_transaction("submit", jobs.submit, _TASK)
     claimed = in_transaction("claim", attempts.claim, job.id, _TASK, "bench", 60)
     in_transaction("finish", attempts.succeed, job.id, claimed.attempt, None)
-    in_transaction("list", jobs.search)
+    in_transaction("list", lists.page, lists.Filters())
     with _timed(took, "relay"):
         relay.tick(db.get(), publisher.get())
     with db.session() as session:

@@ -7,10 +7,11 @@ from typing import Any
 import click
 from quart import Quart
 
-from quart_app import jobs, newjobs, why
+from quart_app import jobs, lists, newjobs, why
 from quart_app.cli import following
 from quart_app.cli.terminal import as_json, do, grouped, moment, printable, see
-from quart_app.jobjson import job_json
+from quart_app.jobjson import job_json, page_json
+from quart_app.lists import Filters, Place
 from quart_app.models import Job, JobState
 
 _EXITS = "It exits 0 when the job has succeeded, 1 when it has failed, 2 when it was cancelled."
@@ -78,24 +79,31 @@ def _list(app: Quart) -> click.Command:
     @click.option("--since", type=moment, metavar="TIME", help="ISO 8601 with offset.")
     @click.option("--until", type=moment, metavar="TIME", help="ISO 8601 with offset.")
     @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
-    @click.option("--cursor", "before", type=_text, help="Where the page before has ended.")
+    @click.option("--cursor", "after", type=_place, help="Where the page before has ended.")
     @click.option("--json", "as_data", is_flag=True, help="As GET /api/jobs has it.")
-    def command(state: str | None, limit: int, as_data: bool, **filters: Any) -> None:
+    def command(
+        state: str | None, limit: int, after: Place | None, as_data: bool, **filters: Any
+    ) -> None:
         for field in ("since", "until"):
             if filters[field]:
                 newjobs.check_time(field, filters[field])
-        wanted = JobState(state) if state else None
-        found = see(app, jobs.search, state=wanted, limit=limit + 1, **filters)
-        page, rest = found[:limit], found[limit:]
-        cursor = page[-1].id if rest else None
+        wanted = Filters(state=JobState(state) if state else None, **filters)
+        page = see(app, lists.page, wanted, limit=limit, after=after)
         if as_data:
-            _echo_json({"items": [job_json(job) for job in page], "next": cursor})
+            _echo_json(page_json(page))
         else:
-            _echo_table(page)
-            if cursor:
-                click.echo(f"There are more: --cursor {cursor}", err=True)
+            _echo_table(page.jobs)
+            if page.rest:
+                click.echo(f"There are more: --cursor {page.rest}", err=True)
 
     return command
+
+
+def _place(text: str) -> Place:
+    try:
+        return Place.read(text)
+    except (ValueError, OverflowError):
+        raise click.BadParameter("expected what the page before ended with") from None
 
 
 def _show(app: Quart) -> click.Command:

@@ -5,15 +5,20 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from quart import Blueprint, current_app, g, request
-from quart_schema import document_request, validate_querystring
+from quart import Blueprint, Response, current_app, g, request
+from quart_schema import (
+    document_request,
+    document_response,
+    validate_querystring,
+    validate_request,
+)
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, newjobs, submissions, why
+from quart_app import bulk, db, events, jobs, lists, newjobs, submissions, why
 from quart_app.errors import Invalid
-from quart_app.jobjson import job_json
+from quart_app.jobjson import job_json, page_json
 from quart_app.newjobs import NewJob
-from quart_app.web import schemas
+from quart_app.web import answers, schemas
 from quart_app.web.requests import BATCH_PATH
 from quart_app.web.streams import event_stream, last_seen
 
@@ -38,6 +43,7 @@ async def send_one() -> Any:
 
 @blueprint.post("/api/jobs")
 @document_request(schemas.NewJob)
+@document_response(answers.Job, 202)
 async def submit() -> Any:
     """Accepts a job; 202 means that it is durable and will run."""
     return await _submit(schemas.read(schemas.NewJob, await request.get_json()))
@@ -45,14 +51,20 @@ async def submit() -> Any:
 
 @blueprint.post("/api/tasks/<name>")
 async def submit_by_name(name: str) -> Any:
-    """Accepts a job of this task; the body is its keyword arguments."""
-    kwargs = await _body_or({})
-    if not isinstance(kwargs, dict):
+    """Accepts a job of this task; the body is its keyword arguments, or its one model's fields."""
+    body = await _body_or({})
+    if not isinstance(body, dict):
         raise Invalid("body", "expected an object: the task's keyword arguments")
-    return await _submit(schemas.read(schemas.NewJob, {"task": name, "kwargs": kwargs}))
+    kwargs, within = _unfolded(jobs.task_named(name), body)
+    try:
+        return await _submit(schemas.read(schemas.NewJob, {"task": name, "kwargs": kwargs}))
+    except Invalid as wrong:
+        field = wrong.field.removeprefix("kwargs.").removeprefix(within)
+        raise Invalid(field, str(wrong)[len(wrong.field) + 2 :]) from None  # as in this body
 
 
 @blueprint.post(BATCH_PATH)
+@document_response(answers.Ids, 202)
 @document_request(schemas.Batch)
 async def submit_batch() -> Any:
     """Accepts all of the jobs or none."""
@@ -62,30 +74,71 @@ async def submit_batch() -> Any:
 
 
 @blueprint.get("/api/jobs")
+@document_response(answers.Jobs)
 @validate_querystring(schemas.Search)
 async def search(query_args: schemas.Search) -> Any:
-    """The newest jobs first; `next` is the cursor of the following page."""
-    return await find(query_args)
+    """The newest jobs first; `next` is the cursor of the following page.
+
+    A page may hold fewer jobs than `limit`, or none, and still have a `next`: where several filters
+    or `q` have many jobs looked through, and where the jobs are big. Only a `next` of null is the
+    end.
+    """
+    text = await asyncio.to_thread(lambda: current_app.json.dumps(_page(query_args)))
+    return Response(text, content_type="application/json")
+
+
+@blueprint.post("/api/jobs/cancel")
+@document_response(answers.Counts)
+@document_response(answers.Counts, 202)
+@validate_request(schemas.ManyJobs)
+async def cancel_many(data: schemas.ManyJobs) -> Any:
+    """Cancels all jobs that match, newest first, as far as their state allows it.
+
+    Jobs that arrive meanwhile are left alone. One call changes 10,000 at most, and takes about five
+    seconds: while `next` is not null there are more, for a call with it as `cursor`.
+    """
+    return await _change_many(bulk.CANCEL, data)
+
+
+@blueprint.post("/api/jobs/retry")
+@document_response(answers.Counts)
+@document_response(answers.Counts, 202)
+@validate_request(schemas.ManyJobs)
+async def retry_many(data: schemas.ManyJobs) -> Any:
+    """Runs all failed and cancelled jobs that match again; bounded as cancelling many is."""
+    return await _change_many(bulk.RETRY, data)
 
 
 @blueprint.get("/api/jobs/<job:job_id>")
+@document_response(answers.Job)
 async def show(job_id: str) -> Any:
     return job_json(await db.read(jobs.get, job_id))
 
 
 @blueprint.post("/api/jobs/<job_id>/cancel")
+@document_response(answers.Job, 202)
 async def cancel(job_id: str) -> Any:
     """Final for a waiting job; a running one is asked to stop."""
     return job_json(await db.run(jobs.cancel, job_id)), 202
 
 
 @blueprint.post("/api/jobs/<job_id>/retry")
+@document_response(answers.Job, 202)
+@document_request(schemas.Changes)
 async def retry(job_id: str) -> Any:
-    """The same job again, now; it must have failed or been cancelled."""
-    return job_json(await db.run(jobs.retry, job_id)), 202
+    """The same job again, now: it must have failed or been cancelled. Changed arguments make a new
+    job instead, whose `retry_of` is the old one's id: that may have succeeded, too.
+    """
+    changed = schemas.read(schemas.Changes, await _body_or({}))
+    if changed.args is None and changed.kwargs is None:
+        return job_json(await db.run(jobs.retry, job_id)), 202
+    keys = _idempotency({"retry_of": job_id, **dict(changed)})
+    job = await db.run(jobs.retry_with, job_id, changed.args, changed.kwargs, keys)
+    return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
 
 @blueprint.get("/api/jobs/<job_id>/events")
+@document_response(answers.Events)
 @validate_querystring(schemas.EventSearch)
 async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
     """What happened to the job after a seq; as a stream when text/event-stream is accepted."""
@@ -97,12 +150,14 @@ async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
 
 
 @blueprint.get("/api/jobs/<job_id>/why")
+@document_response(answers.Why)
 async def explain(job_id: str) -> Any:
     """Why the job is where it is: a word, a sentence, and the facts it rests on."""
     return schemas.why_json(await db.read(why.explain, job_id))
 
 
 @blueprint.get("/api/tasks")
+@document_response(answers.Tasks)
 async def list_tasks() -> Any:
     """Every task a job can be made of, with the JSON Schema of its parameters."""
     registered = current_app.extensions["celery"].tasks.values()
@@ -112,11 +167,21 @@ async def list_tasks() -> Any:
 
 async def find(wanted: schemas.Search) -> dict[str, Any]:
     """One page of jobs, and the cursor of the next one if there is one."""
-    found = await db.read(
-        jobs.search, state=wanted.state, task=wanted.task, queue=wanted.queue, text=wanted.q,
-        since=wanted.since, until=wanted.until, before=wanted.cursor, limit=wanted.limit + 1,
-    )  # fmt: skip
-    return schemas.page_json(found, wanted.limit, job_json)
+    # In a thread, since hundreds of jobs take longer to read than other requests should wait.
+    return await asyncio.to_thread(_page, wanted)
+
+
+def _page(wanted: schemas.Search) -> dict[str, Any]:
+    with db.session(reading=True) as session:
+        found = lists.page(session, wanted.filters(), limit=wanted.limit, after=wanted.after())
+        return page_json(found)
+
+
+async def _change_many(action: bulk.Action, wanted: schemas.ManyJobs) -> Any:
+    tally = await asyncio.to_thread(
+        bulk.run, db.get(), action, wanted.filters(), dry_run=wanted.dry_run, after=wanted.after()
+    )
+    return schemas.tally_json(tally), 200 if wanted.dry_run else 202
 
 
 async def _body_or(default: Any) -> Any:
@@ -133,19 +198,29 @@ def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
     return events.since(session, jobs.get(session, job_id).id, after)
 
 
+def _unfolded(task: newjobs.Task, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The keyword arguments, and before what is named in them what is not in the body."""
+    if task.wrapped is None:
+        return body, ""
+    name, model = task.wrapped
+    if body.keys() == {name} and name not in model.model_json_schema().get("properties", {}):
+        return body, ""
+    return {name: body}, f"{name}."
+
+
 async def _submit(data: schemas.NewJob) -> Any:
-    job = await submissions.submit(NewJob(**dict(data), **_idempotency(data)))
+    job = await submissions.submit(NewJob(**dict(data), **_idempotency(dict(data))))
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
 
-def _idempotency(data: schemas.NewJob) -> dict[str, Any]:
+def _idempotency(asked: dict[str, Any]) -> dict[str, Any]:
     """Digests that tell whether the same caller sends the same body again."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return {}
     if not 0 < len(key) <= 255:
         raise Invalid("Idempotency-Key", "expected 1 to 255 characters")
-    body = json.dumps(dict(data), sort_keys=True, default=str)
+    body = json.dumps(asked, sort_keys=True, default=str)
     return {
         "idempotency_key": newjobs.digest(g.user.token_id, key),
         "idempotency_body": newjobs.digest(body),

@@ -9,7 +9,7 @@ from quart_schema import validate_querystring
 from quart_app import audit, db
 from quart_app.events import timestamp
 from quart_app.models import AuditEntry, Role
-from quart_app.web import auth, schemas
+from quart_app.web import auth
 from quart_app.web.schemas import Cursor, Moment, Plain, Strict
 
 blueprint = Blueprint("audit", __name__)
@@ -57,7 +57,11 @@ async def _find(wanted: AuditSearch) -> dict[str, Any]:
         audit.search, exact={name: getattr(wanted, name) for name in _COLUMNS},
         since=wanted.since, until=wanted.until, before=wanted.cursor, limit=wanted.limit + 1,
     )  # fmt: skip
-    return schemas.page_json(found, wanted.limit, _entry_json)
+    page = found[: wanted.limit]
+    return {
+        "items": [_entry_json(entry) for entry in page],
+        "next": page[-1].id if len(found) > wanted.limit else None,
+    }
 
 
 def _entry_json(entry: AuditEntry) -> dict[str, Any]:

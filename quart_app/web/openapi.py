@@ -6,28 +6,22 @@ from typing import Any
 from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing.rules import Rule
 
+from quart_app.web import responses
 from quart_app.web.auth import PROBES
+from quart_app.web.examples import example
 
-_PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "field": {"type": "string"},
-    },
-}
-_REFUSED = {
-    "description": "What went wrong.",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-}
-_USUAL = {"post": "202", "delete": "204"}
 # Of submitting by name there is an operation for each task.
 _NOT_FOR_PROGRAMS = ("pages.", "swagger.", "api.submit_by_name")
-_BODY_OPTIONAL = ("api.send_one",)
-_REFERENCE = "#/components/schemas/{model}"
+_SCHEMAS = "#/components/schemas/"
+#: Those whose body may be left out.
+_MAY_BE_EMPTY = ("api.send_one", "api.retry")
+_KEYED = ("api.submit", "api.retry", "api.submit_by_name")
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "For a day, the same key from the same caller gives the same job.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 
 
 class Provider(OpenAPIProvider):
@@ -36,12 +30,12 @@ class Provider(OpenAPIProvider):
     def schema(self) -> dict[str, Any]:
         whole = super().schema()
         schemas = whole["components"]["schemas"]
-        schemas["Problem"] = _PROBLEM
+        schemas |= {"Problem": responses.PROBLEM}
         for task in self._app.extensions["celery"].tasks.values():
             if hasattr(task, "check"):
-                parameters = task.parameters.model_json_schema(ref_template=_REFERENCE)
-                schemas |= parameters.pop("$defs", {})
-                whole["paths"][f"/api/tasks/{task.name}"] = {"post": _operation(task, parameters)}
+                body, definitions = _body(task)
+                schemas |= definitions
+                whole["paths"][f"/api/tasks/{task.name}"] = {"post": _operation(task, body)}
         return whole
 
     def generate_rules(self) -> Iterable[Rule]:
@@ -53,14 +47,17 @@ class Provider(OpenAPIProvider):
         paths, components = super().build_paths(rule)
         for operations in paths.values():
             for method, operation in operations.items():
-                described = {str(code): body for code, body in operation["responses"].items()}
-                usual = _responses(_USUAL.get(method, "200"))
                 operation["operationId"] = f"{method}_{_name(rule)}"
-                if "requestBody" in operation:
-                    operation["requestBody"]["required"] = rule.endpoint not in _BODY_OPTIONAL
                 if rule.endpoint in PROBES:
                     operation["security"] = []
-                operation["responses"] = described | {"default": _REFUSED} if described else usual
+                if rule.endpoint in _KEYED:
+                    operation["parameters"] = [*operation["parameters"], _KEY]
+                if body := operation.get("requestBody"):
+                    _share(body["content"]["application/json"], components)
+                    body["required"] = rule.endpoint not in _MAY_BE_EMPTY
+                for answer in operation["responses"].values():
+                    _share(answer["content"]["application/json"], components)
+                operation["responses"] = responses.of(rule.endpoint, method, operation)
         return paths, components
 
 
@@ -68,16 +65,33 @@ def _name(rule: Rule) -> str:
     return rule.endpoint.removeprefix("api.").removeprefix("ops.").replace(".", "_")
 
 
-def _operation(task: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": parameters}}
-    body = {"content": content, "required": "required" in parameters}
-    return {
+def _share(content: dict[str, Any], components: dict[str, Any]) -> None:
+    """Has the schema described once, however many operations have it."""
+    if name := content["schema"].get("title"):
+        components[name] = content["schema"]
+        content["schema"] = {"$ref": f"{_SCHEMAS}{name}"}
+
+
+def _body(task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the task is submitted with by its name, and the models in it, under names of its own."""
+    model = task.wrapped[1] if task.wrapped else task.parameters
+    own = f"{task.name}."
+    schema = model.model_json_schema(ref_template=f"{_SCHEMAS}{own}{{model}}")
+    definitions = {f"{own}{name}": inner for name, inner in schema.pop("$defs", {}).items()}
+    if "$ref" in schema:  # a model that holds itself
+        schema = definitions[schema["$ref"].removeprefix(_SCHEMAS)]
+    return schema, definitions
+
+
+def _operation(task: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    shown = example(schema, _body(task)[1])
+    operation = {
         "operationId": f"submit_{task.name}",
         "summary": (task.__doc__ or task.name).strip().partition("\n")[0],
-        "requestBody": body,
-        "responses": _responses("202"),
+        "parameters": [_KEY],
+        "requestBody": {
+            "content": {"application/json": {"schema": schema, "example": shown}},
+            "required": bool(schema.get("required")),
+        },
     }
-
-
-def _responses(status: str) -> dict[str, Any]:
-    return {status: {"description": "Done, or accepted."}, "default": _REFUSED}
+    return operation | {"responses": responses.of("api.submit_by_name", "post", operation)}

@@ -9,7 +9,7 @@ from quart_schema import document_response
 
 from quart_app import db, health, publisher, queues, workers
 from quart_app.health import Part
-from quart_app.web import schemas
+from quart_app.web import answers, schemas
 
 blueprint = Blueprint("ops", __name__)
 
@@ -19,14 +19,15 @@ _threads = ThreadPoolExecutor(2, "health")
 
 
 @blueprint.get("/healthz")
+@document_response(answers.Alive)
 async def healthz() -> Any:
     """Alive: this process answers."""
     return {"status": "ok"}
 
 
 @blueprint.get("/readyz")
-@document_response(schemas.Readiness)
-@document_response(schemas.Readiness, 503)
+@document_response(answers.Ready, 503)
+@document_response(answers.Ready)
 async def readyz() -> Any:
     """Ready: every part is there; 503 names what is missing."""
     parts = await _check()
@@ -45,12 +46,14 @@ async def metrics() -> Any:
 
 
 @blueprint.get("/api/workers")
+@document_response(answers.Workers)
 async def list_workers() -> Any:
     """Who is online and what runs where; `age` is the seconds since it was last heard of."""
     return {"items": [schemas.worker_json(worker) for worker in await db.read(workers.online)]}
 
 
 @blueprint.get("/api/queues")
+@document_response(answers.Queues)
 async def list_queues() -> Any:
     """What waits in each queue, and for how long; who listens; jobs that come and go a minute."""
     return {"items": [schemas.queue_json(queue) for queue in await db.read(queues.everyone)]}

@@ -71,12 +71,13 @@ async def index(query_args: schemas.Search) -> Any:
 
 @blueprint.get("/jobs/<job_id>")
 async def show(job_id: str) -> Any:
-    job, happened, schedule, reason = await db.read(_whole, job_id)
+    job, happened, schedule, reason, made = await db.read(_whole, job_id)
     may_act = g.user.may(Role.OPERATOR) and actors.current().may_use(job.task)
     return await render_template(
         "jobs/show.html",
         job=job_json(job) | {"context": job.context},
         schedule=schedule,
+        made=made,
         why=reason.detail,
         events=happened[-_LOG_LINES:],
         can_cancel=may_act and job.state not in events.TERMINAL,
@@ -180,10 +181,11 @@ async def _change(verb: Any, job_id: str) -> Any:
 
 
 def _whole(session: Session, job_id: str) -> Any:
-    """The job, what has happened to it, its schedule if it still has one, and why it is there."""
+    """The job, what happened to it, its schedule, why it is there, and what was made from it."""
     job = jobs.get(session, job_id)
     schedule = session.get(Schedule, job.schedule_id) if job.schedule_id else None
-    return job, events.since(session, job_id), schedule, why.explain(session, job_id)
+    reason, made = why.explain(session, job_id), jobs.made_from(session, job_id)
+    return job, events.since(session, job_id), schedule, reason, made
 
 
 async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:

@@ -20,9 +20,9 @@ _PATIENCE = 5.0
 
 
 class JobId(BaseConverter):
-    """Anything but the last part of BATCH_PATH, where nothing is to be had by GET."""
+    """Anything but the last part of a path for many jobs, where nothing is to be had by GET."""
 
-    regex = "(?!batch$)[^/]+"
+    regex = "(?!(?:batch|cancel|retry)$)[^/]+"
 
 
 class Body(QuartBody):

@@ -8,7 +8,7 @@ from quart_schema import document_response, validate_querystring, validate_reque
 from quart_app import db, schedules
 from quart_app.jobjson import job_json
 from quart_app.models import Role
-from quart_app.web import auth, schedule_schemas
+from quart_app.web import answers, auth, schedule_schemas
 from quart_app.web.schedule_schemas import schedule_json
 
 blueprint = Blueprint("schedules", __name__, url_prefix="/api/schedules")
@@ -56,6 +56,7 @@ async def delete(schedule_id: str) -> Any:
 
 
 @blueprint.post("/<schedule_id>/run")
+@document_response(answers.Job, 202)
 async def run(schedule_id: str) -> Any:
     """Accepts a job of it now, also while it is paused."""
     job = await db.run(schedules.run_now, schedule_id)

@@ -1,6 +1,5 @@
 """What the API takes and gives, as models that validate it and describe it."""
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -14,17 +13,21 @@ from pydantic import (
     ValidationError,
 )
 
+from quart_app.bulk import Mark, Tally
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
 from quart_app.jobjson import time_json
-from quart_app.models import AuditEntry, Job, JobState
+from quart_app.lists import Filters, Place
+from quart_app.models import JobState
 from quart_app.queues import Queue
 from quart_app.why import Why
-from quart_app.workers import Worker
+from quart_app.workers import Worker, pid_of
 
 Model = TypeVar("Model", bound=BaseModel)
-Row = TypeVar("Row", Job, AuditEntry)
 _YEARS = range(1970, 9999)
+_PLACE = r"[0-9]{1,17}\.[0-9a-f-]{36}"
+_CURSOR = rf"^{_PLACE}$"
+_MARK = rf"^({'|'.join(JobState)})\.({_PLACE})?$"
 
 
 def _is_text(value: Any) -> Any:
@@ -84,6 +87,13 @@ class Batch(Strict):
     jobs: list[NewJob] = Field(min_length=1, max_length=10_000)
 
 
+class Changes(Strict):
+    """The arguments of a new job; those that are not given stay as they were."""
+
+    args: list[Any] | None = Field(None, max_length=100)
+    kwargs: dict[str, Any] | None = None
+
+
 class Text(Strict):
     """What `POST /task` may be given; without it a greeting is sent to a number nobody has."""
 
@@ -91,24 +101,41 @@ class Text(Strict):
     text: str | None = None
 
 
-class Search(Strict):
-    """Filters of a list of jobs."""
-
+class JobFilter(Strict):
     state: JobState | None = None
     task: Plain | None = Field(None, max_length=255)
     queue: Plain | None = Field(None, max_length=100)
     q: Plain | None = Field(None, max_length=255, description="Searched in arguments and errors.")
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Moment | None = Field(None, description="Accepted then or later.")
+    until: Moment | None = Field(None, description="Accepted then or earlier.")
+
+    def filters(self) -> Filters:
+        return Filters(
+            state=self.state, task=self.task, queue=self.queue, text=self.q or None,
+            since=self.since, until=self.until,
+        )  # fmt: skip
+
+
+class Search(JobFilter):
+    """Filters of a list of jobs."""
+
     limit: int = Field(50, ge=1, le=500)
-    cursor: Cursor = None
+    cursor: str | None = Field(None, pattern=_CURSOR, description="The `next` of the page before.")
+
+    def after(self) -> Place | None:
+        return Place.read(self.cursor) if self.cursor else None
 
 
-class Readiness(BaseModel):
-    """`parts` has "ok" or what is wrong, by the part's name."""
+class ManyJobs(JobFilter):
+    """Which jobs to change: at least one filter is needed, and all that match are meant."""
 
-    status: str
-    parts: dict[str, str]
+    dry_run: bool = Field(False, strict=True, description="Only counts.")
+    cursor: str | None = Field(
+        None, pattern=_MARK, description="The `next` of a call with the same filters."
+    )
+
+    def after(self) -> Mark | None:
+        return Mark.read(self.cursor) if self.cursor else None
 
 
 class EventSearch(Strict):
@@ -129,12 +156,13 @@ def invalid(error: ValidationError) -> Invalid:
     return Invalid(field, first["msg"].removeprefix("Value error, "))
 
 
-def page_json(found: Sequence[Row], limit: int, shown: Callable[[Row], Any]) -> dict[str, Any]:
-    """The first `limit` of what was found; `next` is the cursor when there is more."""
-    page = found[:limit]
+def tally_json(tally: Tally) -> dict[str, Any]:
+    """`refused` are those that had moved on when their turn came, or whose unique_key is taken."""
     return {
-        "items": [shown(row) for row in page],
-        "next": page[-1].id if len(found) > limit else None,
+        "matched": tally.matched,
+        "done": tally.done,
+        "refused": tally.refused,
+        "next": str(tally.rest) if tally.rest else None,
     }
 
 
@@ -146,6 +174,7 @@ def worker_json(worker: Worker) -> dict[str, Any]:
             "task": job.task,
             "attempt": job.attempt,
             "started_at": time_json(job.started_at),
+            "pid": pid_of(job),
         }
         for job in worker.jobs
     ]
