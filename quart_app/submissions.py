@@ -1,6 +1,5 @@
 """The web's own way in: the jobs of many requests at once are accepted in one transaction."""
 
-import asyncio
 from collections.abc import Sequence
 
 from quart import Quart, current_app
@@ -35,8 +34,8 @@ async def _accept(rows: Sequence[_Row]) -> Sequence[Job | Exception]:
     except (Problem, DataError):
         if len(rows) == 1:
             raise
-    # One of them may be full or a conflict: each has its own transaction then.
-    return await asyncio.gather(*map(_alone, rows))
+    # Of one of them alone, it may be: each has its own transaction then, and sees those before it.
+    return [await _alone(row) for row in rows]
 
 
 async def _alone(row: _Row) -> Job | Exception:
