@@ -12,6 +12,7 @@ from typing import Any
 import urllib3
 from redis import Redis
 from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 
 from bench.load import Request
 from bench.parts import free_port, made_database, python, until
@@ -125,12 +126,19 @@ class Site:
         return int(self.query(f"SELECT COUNT(*) FROM jobs WHERE {condition}")[0][0])
 
     def empty(self) -> None:
-        """No job is left."""
-        self.query("DELETE FROM jobs")
+        """No job is left, not even of a request that nobody waits for any more."""
+        until(self._is_emptied)
 
     def wait_until_published(self) -> None:
         """What was accepted has been handed to the broker, all of it."""
         until(lambda: self.count("published_at IS NULL") == 0)
+
+    def _is_emptied(self) -> bool:
+        try:
+            self.query("DELETE FROM jobs")
+        except OperationalError:  # a deadlock with who is still at it
+            return False
+        return self.count() == 0
 
     def _hears_worker(self) -> bool:
         return bool(self.query("SELECT name FROM nodes WHERE kind = 'worker'"))
