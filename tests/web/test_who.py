@@ -24,12 +24,15 @@ ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
 JOB, SCHEDULE = {"task": ADD, "args": [1]}, {"name": "new", "task": ADD, "args": [1]}
 BODIES: dict[str, Any] = {
     "/api/jobs": JOB, "/api/jobs/batch": {"jobs": [JOB]}, "/api/tasks/<name>": {"left": 1},
+    "/api/jobs/cancel": {"task": ADD}, "/api/jobs/retry": {"task": ADD},
     "/api/schedules": SCHEDULE | {"interval": 60}, "/api/schedules/<schedule_id>": {"interval": 9},
 }  # fmt: skip
 NEEDS: dict[str, dict[str, Role | None]] = {
     "/task": {"POST": OPERATOR},
     "/api/jobs": {"GET": VIEWER, "POST": OPERATOR},
     "/api/jobs/batch": {"POST": OPERATOR},
+    "/api/jobs/cancel": {"POST": OPERATOR},
+    "/api/jobs/retry": {"POST": OPERATOR},
     "/api/jobs/<job:job_id>": {"GET": VIEWER},
     "/api/jobs/<job_id>/events": {"GET": VIEWER},
     "/api/jobs/<job_id>/why": {"GET": VIEWER},
