@@ -43,7 +43,9 @@ def at_terminal(app: Quart, body: Callable[[], T]) -> T:
     """Calls `body` in a context of `app`, as the user of this machine; outside any loop."""
 
     def as_user() -> T:
-        carry(Actor(f"cli:{_user()}", "cli"))
+        name = f"cli:{_user()}"
+        carry(Actor(name, "cli"))
+        baggage.add(user=name)
         return body()
 
     return in_app_context(app, as_user)

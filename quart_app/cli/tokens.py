@@ -7,7 +7,7 @@ import click
 from quart import Quart
 
 from quart_app import tokens
-from quart_app.cli.terminal import do, grouped, moment
+from quart_app.cli.terminal import do, grouped, moment, see
 from quart_app.models import Role, Token
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -42,7 +42,7 @@ def _create(app: Quart) -> click.Command:
 def _list(app: Quart) -> click.Command:
     @click.command("list", help="Show who has a token and what for, never the tokens themselves.")
     def command() -> None:
-        for token in do(app, tokens.everyone):
+        for token in see(app, tokens.everyone):
             click.echo(_line(token))
 
     return command

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 from quart import Quart, current_app
 
@@ -56,5 +56,10 @@ class Uses:
         used = self.noted | self._hub.token_ids  # an open socket is in use all the while
         self.noted.clear()
         if fresh := used - self._written.keys():
-            await self._database.run(tokens.note_use, fresh)
+            # In a thread, which holds SQLite's write lock for no longer than the statement takes.
+            await asyncio.to_thread(self._note, fresh)
             self._written |= dict.fromkeys(fresh, now)
+
+    def _note(self, fresh: Collection[str]) -> None:
+        with self._database.session() as session:
+            tokens.note_use(session, fresh)

@@ -60,5 +60,5 @@ async def test_a_viewer_may_not(app: Quart, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_their_paths_are_no_jobs(client: Any, path: str) -> None:
-    await problem(await client.get(path), 404)
+    await problem(await client.get(path), 405)
     await problem(await client.post(f"{path}/cancel"), 404)

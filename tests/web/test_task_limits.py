@@ -98,6 +98,16 @@ async def test_what_there_is_of_another_task_is_left_alone(
     assert rows(still) == before
 
 
+async def test_of_many_jobs_those_of_another_task_do_not_match(
+    limited: Any, others: dict[str, str], own: dict[str, str], still: Ledger
+) -> None:
+    for path, count in (("/api/jobs/cancel", 1), ("/api/jobs/retry", 2)):
+        for wanted, matched in (({"task": OTHER}, 0), ({"queue": "celery"}, count)):
+            tally = await (await limited.post(path, json=wanted)).get_json()
+            assert (tally["matched"], tally["done"]) == (matched, matched), (path, wanted)
+    assert {job.state for job in still.jobs() if job.task == OTHER} == {"scheduled", "failed"}
+
+
 async def test_a_schedule_is_not_turned_to_another_task(
     limited: Any, own: dict[str, str], still: Ledger
 ) -> None:

@@ -23,9 +23,8 @@ from tests.web.test_problems import problem
 ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
 JOB, SCHEDULE = {"task": ADD, "args": [1]}, {"name": "new", "task": ADD, "args": [1]}
 BODIES: dict[str, Any] = {
-    "/api/jobs": JOB, "/api/jobs/batch": {"jobs": [JOB]},
-    "/api/jobs/cancel": {"queue": "celery"}, "/api/jobs/retry": {"queue": "celery"},
-    "/api/tasks/<name>": {"left": 1},
+    "/api/jobs": JOB, "/api/jobs/batch": {"jobs": [JOB]}, "/api/tasks/<name>": {"left": 1},
+    "/api/jobs/cancel": {"task": ADD}, "/api/jobs/retry": {"task": ADD},
     "/api/schedules": SCHEDULE | {"interval": 60}, "/api/schedules/<schedule_id>": {"interval": 9},
 }  # fmt: skip
 NEEDS: dict[str, dict[str, Role | None]] = {
