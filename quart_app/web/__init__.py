@@ -11,6 +11,7 @@ from quart_app.web import (
     api,
     auth,
     inbox,
+    lists,
     live,
     metrics,
     ops,
@@ -44,7 +45,7 @@ def init_app(app: Quart) -> None:
     auth.init_app(app)
     live.init_app(app)
     metrics.init_app(app)
-    for part in (api, schedules, sockets, ops, pages, swagger):
+    for part in (api, lists, schedules, sockets, ops, pages, swagger):
         app.register_blueprint(part.blueprint)
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from quart_app import db, events, jobs, queues, sms, tokens, why, workers
 from quart_app.errors import Conflict, Invalid
 from quart_app.models import JobState, Role, Schedule
-from quart_app.web import api, auth, schedule_pages, schemas
+from quart_app.web import auth, lists, schedule_pages, schemas
 from quart_app.web.schemas import job_json
 
 blueprint = Blueprint("pages", __name__)
@@ -56,7 +56,7 @@ async def home() -> Any:
 @blueprint.get("/jobs")
 @validate_querystring(schemas.Search)
 async def index(query_args: schemas.Search) -> Any:
-    found = await api.find(query_args)
+    found = await lists.find(query_args)
     filters = query_args.model_dump(mode="json", exclude_unset=True)
     return await render_template(
         "jobs/index.html",
