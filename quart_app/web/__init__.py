@@ -12,6 +12,7 @@ from quart_app.web import (
     audit,
     auth,
     inbox,
+    lists,
     live,
     metrics,
     ops,
@@ -50,7 +51,7 @@ def init_app(app: Quart) -> None:
     live.init_app(app)
     uses.init_app(app)
     metrics.init_app(app)
-    for part in (api, audit, schedules, sockets, ops, pages, swagger):
+    for part in (api, audit, lists, schedules, sockets, ops, pages, swagger):
         app.register_blueprint(part.blueprint)
 
 

@@ -5,18 +5,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from quart import Blueprint, Response, current_app, g, request
+from quart import Blueprint, current_app, g, request
 from quart_schema import (
     document_request,
     document_response,
     validate_querystring,
-    validate_request,
 )
 from sqlalchemy.orm import Session
 
-from quart_app import bulk, db, events, jobs, lists, newjobs, submissions, why
+from quart_app import db, events, jobs, newjobs, submissions, why
 from quart_app.errors import Invalid
-from quart_app.jobjson import job_json, page_json
+from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
 from quart_app.web import answers, schemas
 from quart_app.web.requests import BATCH_PATH
@@ -73,42 +72,6 @@ async def submit_batch() -> Any:
     return {"ids": ids}, 202
 
 
-@blueprint.get("/api/jobs")
-@document_response(answers.Jobs)
-@validate_querystring(schemas.Search)
-async def search(query_args: schemas.Search) -> Any:
-    """The newest jobs first; `next` is the cursor of the following page.
-
-    A page may hold fewer jobs than `limit`, or none, and still have a `next`: where several filters
-    or `q` have many jobs looked through, and where the jobs are big. Only a `next` of null is the
-    end.
-    """
-    text = await asyncio.to_thread(lambda: current_app.json.dumps(_page(query_args)))
-    return Response(text, content_type="application/json")
-
-
-@blueprint.post("/api/jobs/cancel")
-@document_response(answers.Counts)
-@document_response(answers.Counts, 202)
-@validate_request(schemas.ManyJobs)
-async def cancel_many(data: schemas.ManyJobs) -> Any:
-    """Cancels all jobs that match, newest first, as far as their state allows it.
-
-    Jobs that arrive meanwhile are left alone. One call changes 10,000 at most, and takes about five
-    seconds: while `next` is not null there are more, for a call with it as `cursor`.
-    """
-    return await _change_many(bulk.CANCEL, data)
-
-
-@blueprint.post("/api/jobs/retry")
-@document_response(answers.Counts)
-@document_response(answers.Counts, 202)
-@validate_request(schemas.ManyJobs)
-async def retry_many(data: schemas.ManyJobs) -> Any:
-    """Runs all failed and cancelled jobs that match again; bounded as cancelling many is."""
-    return await _change_many(bulk.RETRY, data)
-
-
 @blueprint.get("/api/jobs/<job:job_id>")
 @document_response(answers.Job)
 async def show(job_id: str) -> Any:
@@ -126,8 +89,10 @@ async def cancel(job_id: str) -> Any:
 @document_response(answers.Job, 202)
 @document_request(schemas.Changes)
 async def retry(job_id: str) -> Any:
-    """The same job again, now: it must have failed or been cancelled. Changed arguments make a new
-    job instead, whose `retry_of` is the old one's id: that may have succeeded, too.
+    """The same job again, now; it must have failed or been cancelled.
+
+    With `args` or `kwargs` it is a new job with these instead, whose `retry_of` is the id of the
+    old one: that may have succeeded, too. What is not given of the two stays as it was.
     """
     changed = schemas.read(schemas.Changes, await _body_or({}))
     if changed.args is None and changed.kwargs is None:
@@ -163,25 +128,6 @@ async def list_tasks() -> Any:
     registered = current_app.extensions["celery"].tasks.values()
     ours = sorted((task for task in registered if hasattr(task, "check")), key=lambda t: t.name)
     return {"items": [_task_json(task) for task in ours]}
-
-
-async def find(wanted: schemas.Search) -> dict[str, Any]:
-    """One page of jobs, and the cursor of the next one if there is one."""
-    # In a thread, since hundreds of jobs take longer to read than other requests should wait.
-    return await asyncio.to_thread(_page, wanted)
-
-
-def _page(wanted: schemas.Search) -> dict[str, Any]:
-    with db.session(reading=True) as session:
-        found = lists.page(session, wanted.filters(), limit=wanted.limit, after=wanted.after())
-        return page_json(found)
-
-
-async def _change_many(action: bulk.Action, wanted: schemas.ManyJobs) -> Any:
-    tally = await asyncio.to_thread(
-        bulk.run, db.get(), action, wanted.filters(), dry_run=wanted.dry_run, after=wanted.after()
-    )
-    return schemas.tally_json(tally), 200 if wanted.dry_run else 202
 
 
 async def _body_or(default: Any) -> Any:

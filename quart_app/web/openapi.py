@@ -62,7 +62,8 @@ class Provider(OpenAPIProvider):
 
 
 def _name(rule: Rule) -> str:
-    return rule.endpoint.removeprefix("api.").removeprefix("ops.").replace(".", "_")
+    part, _, view = rule.endpoint.rpartition(".")
+    return view if part in ("api", "lists", "ops") else f"{part}_{view}"
 
 
 def _share(content: dict[str, Any], components: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from quart_app import actors, db, events, jobs, queues, sms, tokens, why, worker
 from quart_app.errors import Conflict, Invalid
 from quart_app.jobjson import job_json
 from quart_app.models import JobState, Role, Schedule
-from quart_app.web import api, audit, auth, schedule_pages, schemas
+from quart_app.web import audit, auth, lists, schedule_pages, schemas
 
 blueprint = Blueprint("pages", __name__)
 blueprint.register_blueprint(schedule_pages.blueprint)
@@ -58,7 +58,7 @@ async def home() -> Any:
 @blueprint.get("/jobs")
 @validate_querystring(schemas.Search)
 async def index(query_args: schemas.Search) -> Any:
-    found = await api.find(query_args)
+    found = await lists.find(query_args)
     filters = query_args.model_dump(mode="json", exclude_unset=True)
     return await render_template(
         "jobs/index.html",
