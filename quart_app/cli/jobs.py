@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from quart import Quart
 
 from quart_app import jobs, lists, newjobs, why
-from quart_app.cli import following
 from quart_app.cli.terminal import as_json, do, grouped, moment, printable, see
 from quart_app.jobjson import job_json, page_json
 from quart_app.lists import Filters, Place
@@ -65,7 +64,7 @@ def _submit(app: Quart) -> click.Command:
             click.echo("A live job has this unique key; it is:", err=True)
         click.echo(job.id)
         if follow:
-            raise SystemExit(following.follow(app, job.id, err=True))
+            _follow_it(app, job.id, err=True)
 
     return command
 
@@ -106,6 +105,13 @@ def _place(text: str) -> Place:
         raise click.BadParameter("expected what the page before ended with") from None
 
 
+def _follow_it(app: Quart, job_id: str, *, err: bool = False) -> NoReturn:
+    # Only here: every process would load its library else.
+    from quart_app.cli import following  # noqa: PLC0415
+
+    raise SystemExit(following.follow(app, job_id, err=err))
+
+
 def _show(app: Quart) -> click.Command:
     @click.command("show", help="Show one job: what it is, and why it is where it is.")
     @click.argument("job_id", metavar="ID")
@@ -127,7 +133,7 @@ def _follow(app: Quart) -> click.Command:
     @click.command("follow", help=_FOLLOW)
     @click.argument("job_id", metavar="ID")
     def command(job_id: str) -> None:
-        raise SystemExit(following.follow(app, job_id))
+        _follow_it(app, job_id)
 
     return command
 
