@@ -1,6 +1,6 @@
 """What happened to a job: rows numbered 1, 2, 3 … per job, and the frames made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -28,6 +28,12 @@ def record(session: Session, rows: Sequence[Event]) -> None:
     )
     db.prove(session, partial(_is_there, row=rows[-1]))
     announce(session, [frame(row) for row in rows])
+
+
+def of_state(job: Job, at: datetime, said: Mapping[str, Any] | None = None) -> Event:
+    """That the job is in its state now; `said` goes into it too."""
+    data = {"state": job.state.value, "attempt": job.attempt, **(said or {})}
+    return Event(job_id=job.id, seq=job.last_seq, at=at, type="state", data=data)
 
 
 def announce(session: Session, frames: Sequence[Frame]) -> None:

@@ -1,16 +1,14 @@
 """The ledger of jobs: submit, cancel and retry; every way to the broker begins here."""
 
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, case, insert, or_, select, update
+from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
-from quart_app import actors, audit, db, depths, events, newjobs, publisher, traces
+from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
@@ -22,10 +20,6 @@ __all__ = [
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
-KEY_HOURS = 24
-
-_TABLE = cast("Table", Job.__table__)
-_Row = tuple[Job, NewJob]
 
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
@@ -45,31 +39,8 @@ def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
             (newjobs.row(new, f"jobs.{index}.task: " if several else ""), new)
             for index, new in enumerate(wanted)
         ]
-        accepted = insert_rows(session, rows)
+        accepted = intake.insert(session, rows)
         tell(accepted)
-    return accepted
-
-
-def insert_rows(session: Session, rows: Sequence[_Row]) -> list[Job]:
-    """As `submit_many`, for rows that were checked already."""
-    at = session.scalars(select(db.now())).one()
-    for job, new in rows:
-        newjobs.start(job, new, at)
-    if any(new.has_key for _, new in rows):
-        accepted = _insert_keyed(session, rows, at)
-    else:
-        accepted = [job for job, _ in rows]
-        _insert(session, accepted, at)
-    # What a schedule makes at its time is never refused: nobody is there to try it again.
-    fresh = (
-        job
-        for job in accepted
-        if job.accepted_at == at
-        and job.state is JobState.QUEUED
-        and not (job.schedule_id and job.eta)
-    )
-    for queue, count in Counter(job.queue for job in fresh).items():
-        depths.refuse_if_full(session, queue, count)
     return accepted
 
 
@@ -87,7 +58,7 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
             session.add(job)
     except IntegrityError:
         return False
-    events.record(session, [_state_event(job, at)])
+    events.record(session, [events.of_state(job, at)])
     return True
 
 
@@ -190,7 +161,7 @@ def move(
     if of:
         fresh = fresh.options(load_only(*of, Job.state, Job.attempt, Job.last_seq))
     job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
-    events.record(session, [_state_event(job, at, said)])
+    events.record(session, [events.of_state(job, at, said)])
     return job
 
 
@@ -213,7 +184,7 @@ def move_many(
     fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
     moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
     at = session.scalars(select(db.now())).one()
-    events.record(session, [_state_event(job, at) for job in moved])
+    events.record(session, [events.of_state(job, at) for job in moved])
     return moved
 
 
@@ -247,95 +218,3 @@ def _ask_to_stop(session: Session, job_id: str) -> bool:
     events.record(session, [Event(job_id=job_id, seq=seq, at=at, type="log", data=line)])
     session.expire_all()
     return True
-
-
-def _state_event(job: Job, at: datetime, said: Mapping[str, Any] | None = None) -> Event:
-    data = {"state": job.state.value, "attempt": job.attempt, **(said or {})}
-    return Event(job_id=job.id, seq=job.last_seq, at=at, type="state", data=data)
-
-
-def _insert(session: Session, rows: Sequence[Job], at: datetime) -> None:
-    """All in one statement: one for each of many would take far longer."""
-    if not rows:
-        return
-    names = [column.name for column in _TABLE.columns]
-    known = ({name: vars(job)[name] for name in names if name in vars(job)} for job in rows)
-    session.execute(insert(_TABLE), list(known))
-    _accepted(session, rows, at)
-
-
-def _accepted(session: Session, rows: Sequence[Job], at: datetime) -> None:
-    events.record(session, [_state_event(job, at) for job in rows])
-    for job in rows:
-        if job.state is JobState.QUEUED:
-            publisher.ring(session, job)
-
-
-def _insert_keyed(session: Session, rows: Sequence[_Row], at: datetime) -> list[Job]:
-    """Nearly all keys are new ones: those at once, and one by one what would repeat another job."""
-    taken = _taken(session, rows)
-    fresh = []
-    for job, _ in rows:
-        if taken.isdisjoint(keys := _keys(job)):
-            fresh.append(job)
-            taken |= keys
-    try:
-        with session.begin_nested():
-            _insert(session, fresh, at)
-    except IntegrityError:  # someone else's transaction was first with one of them
-        fresh = []
-    is_in = set(map(id, fresh))
-    return [job if id(job) in is_in else _keyed(session, job, new, at) for job, new in rows]
-
-
-def _taken(session: Session, rows: Sequence[_Row]) -> set[str]:
-    """Those of the rows' keys that there is a job for."""
-    keys = set[str]().union(*(_keys(job) for job, _ in rows))
-    known = select(Job.idempotency_key, Job.live_key).where(
-        or_(Job.idempotency_key.in_(keys), Job.live_key.in_(keys))
-    )
-    return {key for found in session.execute(known) for key in found if key} if keys else set()
-
-
-def _keys(job: Job) -> set[str]:
-    return {key for key in (job.idempotency_key, job.live_key) if key}
-
-
-def _keyed(session: Session, job: Job, new: NewJob, at: datetime) -> Job:
-    """The job, or the one that its key was given to before."""
-    if found := _existing(session, new, at):
-        return found
-    try:
-        with session.begin_nested():
-            session.add(job)
-    except IntegrityError:
-        # Someone else's transaction was first with one of the unique keys.
-        if found := _existing(session, new, at):
-            return found
-        raise
-    _accepted(session, [job], at)
-    return job
-
-
-def _existing(session: Session, new: NewJob, at: datetime) -> Job | None:
-    """The job that this one would repeat, by its idempotency key or its unique key."""
-    if new.idempotency_key and (job := _repeated(session, new, at)):
-        return job
-    if new.unique_key:
-        live = select(Job).where(Job.live_key == newjobs.digest(new.task, new.unique_key))
-        if job := session.scalar(live):
-            job.duplicate = True
-            return job
-    return None
-
-
-def _repeated(session: Session, new: NewJob, at: datetime) -> Job | None:
-    # Read first: an UPDATE by each of many with the same key would deadlock them on MySQL.
-    job = session.scalar(select(Job).where(Job.idempotency_key == new.idempotency_key))
-    if job and job.accepted_at < at - timedelta(hours=KEY_HOURS):
-        old = update(Job).where(Job.id == job.id, Job.idempotency_key == new.idempotency_key)
-        session.execute(old.values(idempotency_key=None))
-        return None
-    if job and job.idempotency_body != new.idempotency_body:
-        raise Conflict("This Idempotency-Key came with another body before.")
-    return job

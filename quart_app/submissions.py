@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from quart import Quart, current_app
 from sqlalchemy.exc import DataError
 
-from quart_app import db, jobs, newjobs, traces
+from quart_app import db, intake, newjobs, traces
 from quart_app.errors import Problem
+from quart_app.intake import Row
 from quart_app.models import Job
 from quart_app.newjobs import NewJob
 from quart_app.together import Together
-
-_Row = tuple[Job, NewJob]
 
 
 def init_app(app: Quart) -> None:
@@ -20,7 +19,7 @@ def init_app(app: Quart) -> None:
 
 async def submit(new: NewJob) -> Job:
     """As `jobs.submit`, in a transaction that others may share; durable when this returns."""
-    rows: Together[_Row, Job] = current_app.extensions["submissions"]
+    rows: Together[Row, Job] = current_app.extensions["submissions"]
     with traces.submitting() as tell:
         # Checked before anything is begun, so that what is wrong concerns its caller alone.
         job = await rows.ask((newjobs.row(new), new))
@@ -28,9 +27,9 @@ async def submit(new: NewJob) -> Job:
     return job
 
 
-async def _accept(rows: Sequence[_Row]) -> Sequence[Job | Exception]:
+async def _accept(rows: Sequence[Row]) -> Sequence[Job | Exception]:
     try:
-        return await db.run(jobs.insert_rows, rows)
+        return await db.run(intake.insert, rows)
     except (Problem, DataError):
         if len(rows) == 1:
             raise
@@ -38,8 +37,8 @@ async def _accept(rows: Sequence[_Row]) -> Sequence[Job | Exception]:
     return [await _alone(row) for row in rows]
 
 
-async def _alone(row: _Row) -> Job | Exception:
+async def _alone(row: Row) -> Job | Exception:
     try:
-        return (await db.run(jobs.insert_rows, [row]))[0]
+        return (await db.run(intake.insert, [row]))[0]
     except Exception as error:
         return error

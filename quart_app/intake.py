@@ -1,0 +1,135 @@
+"""How checked jobs come into the ledger: many by one statement, and each key once."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import cast
+
+import sqlalchemy
+from sqlalchemy import Table, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from quart_app import db, depths, events, newjobs, publisher
+from quart_app.errors import Conflict
+from quart_app.models import Job, JobState
+from quart_app.newjobs import NewJob
+
+KEY_HOURS = 24
+
+_TABLE = cast("Table", Job.__table__)
+#: As `newjobs.row` makes it, with what was asked for.
+Row = tuple[Job, NewJob]
+
+
+def insert(session: Session, rows: Sequence[Row]) -> list[Job]:
+    """Accepts all or none of them; what a key was given to before is returned in its place.
+
+    Raises Full or Conflict.
+    """
+    at = session.scalars(select(db.now())).one()
+    for job, new in rows:
+        newjobs.start(job, new, at)
+    if any(new.has_key for _, new in rows):
+        accepted = _insert_keyed(session, rows, at)
+    else:
+        accepted = [job for job, _ in rows]
+        _insert(session, accepted, at)
+    # What a schedule makes at its time is never refused: nobody is there to try it again.
+    fresh = (
+        job
+        for job in accepted
+        if job.accepted_at == at
+        and job.state is JobState.QUEUED
+        and not (job.schedule_id and job.eta)
+    )
+    for queue, count in Counter(job.queue for job in fresh).items():
+        depths.refuse_if_full(session, queue, count)
+    return accepted
+
+
+def _insert(session: Session, rows: Sequence[Job], at: datetime) -> None:
+    """All in one statement: one for each of many would take far longer."""
+    if not rows:
+        return
+    names = [column.name for column in _TABLE.columns]
+    known = ({name: vars(job)[name] for name in names if name in vars(job)} for job in rows)
+    session.execute(sqlalchemy.insert(_TABLE), list(known))
+    _accepted(session, rows, at)
+
+
+def _accepted(session: Session, rows: Sequence[Job], at: datetime) -> None:
+    events.record(session, [events.of_state(job, at) for job in rows])
+    for job in rows:
+        if job.state is JobState.QUEUED:
+            publisher.ring(session, job)
+
+
+def _insert_keyed(session: Session, rows: Sequence[Row], at: datetime) -> list[Job]:
+    """Nearly all keys are new ones: those at once, and one by one what would repeat another job."""
+    taken = _taken(session, rows)
+    fresh = []
+    for job, _ in rows:
+        if taken.isdisjoint(keys := _keys(job)):
+            fresh.append(job)
+            taken |= keys
+    try:
+        with session.begin_nested():
+            _insert(session, fresh, at)
+    except IntegrityError:  # someone else's transaction was first with one of them
+        fresh = []
+    is_in = set(map(id, fresh))
+    return [job if id(job) in is_in else _keyed(session, job, new, at) for job, new in rows]
+
+
+def _taken(session: Session, rows: Sequence[Row]) -> set[str]:
+    """Those of the rows' keys that there is a job for."""
+    keys = set[str]().union(*(_keys(job) for job, _ in rows))
+    known = select(Job.idempotency_key, Job.live_key).where(
+        or_(Job.idempotency_key.in_(keys), Job.live_key.in_(keys))
+    )
+    return {key for found in session.execute(known) for key in found if key} if keys else set()
+
+
+def _keys(job: Job) -> set[str]:
+    return {key for key in (job.idempotency_key, job.live_key) if key}
+
+
+def _keyed(session: Session, job: Job, new: NewJob, at: datetime) -> Job:
+    """The job, or the one that its key was given to before."""
+    if found := _existing(session, new, at):
+        return found
+    try:
+        with session.begin_nested():
+            session.add(job)
+    except IntegrityError:
+        # Someone else's transaction was first with one of the unique keys.
+        if found := _existing(session, new, at):
+            return found
+        raise
+    _accepted(session, [job], at)
+    return job
+
+
+def _existing(session: Session, new: NewJob, at: datetime) -> Job | None:
+    """The job that this one would repeat, by its idempotency key or its unique key."""
+    if new.idempotency_key and (job := _repeated(session, new, at)):
+        return job
+    if new.unique_key:
+        live = select(Job).where(Job.live_key == newjobs.digest(new.task, new.unique_key))
+        if job := session.scalar(live):
+            job.duplicate = True
+            return job
+    return None
+
+
+def _repeated(session: Session, new: NewJob, at: datetime) -> Job | None:
+    # Read first: an UPDATE by each of many with the same key would deadlock them on MySQL.
+    job = session.scalar(select(Job).where(Job.idempotency_key == new.idempotency_key))
+    if job and job.accepted_at < at - timedelta(hours=KEY_HOURS):
+        old = update(Job).where(Job.id == job.id, Job.idempotency_key == new.idempotency_key)
+        session.execute(old.values(idempotency_key=None))
+        return None
+    if job and job.idempotency_body != new.idempotency_body:
+        raise Conflict("This Idempotency-Key came with another body before.")
+    return job
