@@ -20,7 +20,7 @@ from quart_app.models import Job, JobState
 #: Jobs that are looked through at once; as few as these are always searched whole.
 STRIDE = 1_000
 #: Seconds after which a search that is not done goes on with the next page.
-PATIENCE = 0.02
+PATIENCE = 0.015
 #: Characters of arguments, results and errors on one page, a first job that has more apart.
 MOST_ON_A_PAGE = 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
