@@ -174,6 +174,33 @@ class Queues(Strict):
     items: list[Queue]
 
 
+class Target(Strict):
+    """What was changed; of a token `id` is its name."""
+
+    kind: str = Field(examples=["job", "schedule", "token", "database"])
+    id: str | None = Field(description="Null where one call was for many, and for strangers.")
+
+
+class AuditEntry(Strict):
+    """That somebody changed something."""
+
+    id: str
+    at: Stamp
+    actor: str = Field(description="A token's name, or cli: and a user; empty for a stranger.")
+    via: Literal["api", "console", "cli", "code"]
+    action: str = Field(examples=["job.cancel"])
+    target: Target
+    request_id: str | None
+    detail: dict[str, Any]
+
+
+class Audit(Strict):
+    """A page of the audit log, the newest first."""
+
+    items: list[AuditEntry]
+    next: Next
+
+
 class Alive(Strict):
     """This process answers."""
 

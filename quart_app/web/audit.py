@@ -4,12 +4,12 @@ from typing import Any
 
 from pydantic import Field
 from quart import Blueprint, render_template, url_for
-from quart_schema import validate_querystring
+from quart_schema import document_response, validate_querystring
 
 from quart_app import audit, db
 from quart_app.events import timestamp
 from quart_app.models import AuditEntry, Role
-from quart_app.web import auth
+from quart_app.web import answers, auth
 from quart_app.web.schemas import Cursor, Moment, Plain, Strict
 
 blueprint = Blueprint("audit", __name__)
@@ -32,6 +32,7 @@ class AuditSearch(Strict):
 
 @blueprint.get("/api/audit")
 @auth.needs(Role.ADMIN)
+@document_response(answers.Audit)
 @validate_querystring(AuditSearch)
 async def search(query_args: AuditSearch) -> Any:
     """The newest entries first; `next` is the cursor of the following page."""

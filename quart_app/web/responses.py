@@ -26,6 +26,7 @@ _ALSO: Mapping[str, tuple[int, ...]] = {
     "api.cancel": (409,),
     "api.retry": (409, 429),
     "api.list_events": (429,),
+    "audit.search": (403,),
     "schedules.create": (404, 409),
     "schedules.change": (409,),
     "schedules.delete": (409,),
