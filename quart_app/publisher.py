@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import cached_property
 
 from quart import Quart, current_app
@@ -85,6 +86,9 @@ class Publisher:
         self.most_pending = _MOST_PENDING
         #: How many were not taken, of each kind.
         self.failures = {"messages": 0, "frames": 0}
+        #: For the relay: whether the broker did not answer, and when by the database it was back.
+        self.was_away = False
+        self.back_at: datetime | None = None
         self._full_until: dict[str, float] = {}
         self._busy = False
         self._quiet_until = self._silent_until = 0.0

@@ -119,7 +119,8 @@ def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str
     try:
         waiting = broker.waiting(queues)
     except Exception:
-        return 0  # it is away, as its own next publish will say: the jobs wait here
+        broker.was_away = True
+        return 0  # as its own next publish will say: the jobs wait here
     if not waiting:
         return 0
     with database.session(reading=True) as session:
@@ -155,11 +156,18 @@ def _unheard(
 
 def _lost_doorbells(session: Session, broker: Publisher, queue: str, there: Waiting) -> list[_Card]:
     at = session.scalars(select(db.now())).one()
+    if broker.was_away:
+        broker.was_away, broker.back_at = False, at
     heard = {key: _heard_until(session, jobs) for key, jobs in there.oldest.items()}
     rung = (Job.queue == queue, Job.state == JobState.QUEUED, Job.published_at < db.now(-_UNHEARD))
     suspects = select(*_CARD).where(*rung).order_by(Job.published_at).limit(_MOST_SUSPECTS)
     found = session.execute(suspects).all()
-    return [job for job in found if _is_lost(job, heard, broker.foundry.list_of(_ring(job)), at)]
+    lists = [broker.foundry.list_of(_ring(job)) for job in found]
+    return [
+        job
+        for job, key in zip(found, lists, strict=True)
+        if _is_lost(job, heard.get(key, at), at, broker.back_at)
+    ]
 
 
 def _heard_until(session: Session, oldest: Sequence[str]) -> datetime | None:
@@ -168,12 +176,17 @@ def _heard_until(session: Session, oldest: Sequence[str]) -> datetime | None:
     return session.scalar(select(func.min(Job.published_at)).where(*waiting))
 
 
-def _is_lost(job: _Card, heard: Mapping[str, datetime | None], key: str, at: datetime) -> bool:
-    """Lists are first in, first out: what was rung long before the oldest in it is not there."""
-    oldest = heard.get(key, at)
+def _is_lost(job: _Card, oldest: datetime | None, at: datetime, back_at: datetime | None) -> bool:
+    """Lists are first in, first out: what was rung long before the oldest in it is not there.
+
+    Of what was rung before the broker was away nobody knows what it was heard by: that has not to
+    wait ever longer.
+    """
     patience = min(_UNHEARD * 2 ** max(job.rings - 1, 0), _LONGEST_WAIT)
     if oldest is None:
         oldest, patience = at, _LONGEST_WAIT
+    elif back_at and job.published_at < back_at:
+        patience = _UNHEARD
     return job.published_at < min(at, oldest) - timedelta(seconds=patience)
 
 

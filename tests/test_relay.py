@@ -7,7 +7,7 @@ import pytest
 from quart import Quart
 from redis import Redis
 
-from quart_app import attempts, db, jobs, relay
+from quart_app import attempts, brokers, db, jobs, relay
 from quart_app.celeryext import in_app_context
 from quart_app.models import JobState
 from tests.conftest import Place
@@ -109,6 +109,22 @@ def test_a_doorbell_that_goes_unheard_is_rung_ever_more_rarely(still: Ledger) ->
         assert tick(still.app) == 0
         still.change(job_id, published_at=db.now(-patience))
         assert tick(still.app) == 1
+
+
+def test_what_was_rung_before_the_broker_was_away_is_soon_rung_again(still: Ledger) -> None:
+    job_id = still.submit("add", 1, queue="nowhere")
+    until(lambda: still.job(job_id).rings)
+    with Redis.from_url(still.app.config["REDIS_URL"]) as redis:
+        redis.delete("nowhere")
+    still.change(job_id, published_at=db.now(-4), available_at=db.now(-300), rings=6)
+    assert tick(still.app) == 0
+    publisher = still.app.extensions["publisher"]
+    there = publisher.broker
+    publisher.broker = brokers.broker(publisher.celery, "redis://127.0.0.1:1/0", 1)
+    assert tick(still.app) == 0
+    publisher.broker = there
+    assert tick(still.app) == 1
+    assert tick(still.app) == 0
 
 
 def test_a_deep_healthy_backlog_is_not_rung_again(still: Ledger, place: Place) -> None:
