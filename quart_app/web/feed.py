@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from quart_app import events
 from quart_app.events import Frame
+from quart_app.lists import Place
 from quart_app.models import Event, Job, JobState
 from quart_app.web.follower import Read
 from quart_app.web.reader import Reader
@@ -20,7 +21,7 @@ _BATCH = 200
 class Known:
     """How far the rows have been looked at: the newest job, and the last seq of each live one."""
 
-    newest: str = ""
+    newest: Place | None = None
     seqs: dict[str, int] = field(default_factory=dict)
 
 
@@ -55,13 +56,16 @@ class Feed:
 
 
 def _now(session: Session) -> Known:
-    newest = session.scalar(select(func.max(Job.id))) or ""
-    return Known(newest, _seqs(session, [Job.state == JobState.RUNNING]))
+    by_age = select(Job.accepted_at, Job.id).order_by(Job.accepted_at.desc(), Job.id.desc())
+    newest = session.execute(by_age.limit(1)).first()
+    return Known(
+        Place(*newest) if newest else None, _seqs(session, [Job.state == JobState.RUNNING])
+    )
 
 
 def _since(session: Session, known: Known) -> tuple[list[Frame], Known]:
     """The changes of state, in order for each job, and what is known by now."""
-    fresh = _seqs(session, [Job.id > known.newest])
+    fresh, newest_job = _fresh(session, known.newest)
     running = _seqs(session, [Job.state == JobState.RUNNING])
     then = dict.fromkeys(fresh, 0) | known.seqs
     now = _seqs_of(session, known.seqs) | running | fresh
@@ -72,7 +76,19 @@ def _since(session: Session, known: Known) -> tuple[list[Frame], Known]:
     newest = {frame["job"]: frame for frame in frames}
     frames = [frame for frame in frames if frame["job"] not in old or frame is newest[frame["job"]]]
     seqs = {job: seq for job, seq in now.items() if job not in ended}
-    return frames, Known(max(fresh, default=known.newest), seqs)
+    return frames, Known(newest_job, seqs)
+
+
+def _fresh(session: Session, newest: Place | None) -> tuple[dict[str, int], Place | None]:
+    """Those that came after the newest one known, and the newest of them."""
+    found = select(Job.id, Job.last_seq, Job.accepted_at)
+    if newest:
+        at, job_id = newest
+        later = or_(Job.accepted_at > at, Job.id > job_id)
+        found = found.where(Job.accepted_at >= at, later)
+    rows = session.execute(found.order_by(Job.accepted_at, Job.id).limit(_MOST)).all()
+    seqs = {row.id: row.last_seq for row in rows}
+    return seqs, Place(rows[-1].accepted_at, rows[-1].id) if rows else newest
 
 
 def _seqs(session: Session, wanted: list[ColumnElement[bool]]) -> dict[str, int]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
@@ -14,11 +15,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from quart_app import jobs
+from quart_app.newjobs import NewJob
 from tests import real
 from tests.conftest import Place
 from tests.real import eventually
 from tests.web.conftest import serving
 from tests.web.following import (
+    COUNT,
     Frames,
     Hand,
     Served,
@@ -118,6 +122,8 @@ async def test_the_feed_goes_on_by_rows_while_redis_is_away(
     web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
 ) -> None:
     running = await apart.start()
+    foreign = str(uuid.UUID(int=2**128 - 1, version=4))  # sorts after every id of ours
+    assert await apart.do(jobs.adopt, foreign, NewJob(task=COUNT, kwargs={"steps": 1}))
     async with connect_many(web, secret) as socket, asyncio.timeout(30):
         await socket.send('{"follow": "all"}')
         await eventually(lambda: hears_of_a_new_job(socket, apart))
