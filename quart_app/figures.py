@@ -34,6 +34,7 @@ class Figures:
     listeners: Mapping[str, int]
     #: How many are online, by kind.
     nodes: Mapping[str, int]
+    workers_starved: int
     schedules_late: int
 
     def seconds_since(self, moment: datetime | None) -> float:
@@ -52,13 +53,15 @@ class Figures:
 
 def now(session: Session) -> Figures:
     at = session.scalars(select(db.now())).one()
+    workers = nodes.online(session, "worker")
     late = (Schedule.paused.is_(False), Schedule.next_at < at - timedelta(seconds=LATE_AFTER))
     return Figures(
         at=at,
         jobs=_jobs(session),
         lines=queues.lines(session),
         listeners=queues.listeners(session),
-        nodes={kind: len(nodes.online(session, kind)) for kind in ("worker", "beat")},
+        nodes={"worker": len(workers), "beat": len(nodes.online(session, "beat"))},
+        workers_starved=sum(map(nodes.is_starved, workers)),
         schedules_late=session.scalars(select(func.count()).where(*late)).one(),
     )
 

@@ -14,8 +14,6 @@ from quart_app.publisher import Publisher
 
 #: Seconds by which this machine's clock may differ from the database's.
 _SKEW = 5.0
-#: Seconds that a message may wait for a worker with room for it.
-_STARVED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +65,9 @@ def _nodes(session: Session) -> Iterator[Part]:
 def _starved(kind: str, online: Sequence[Node]) -> Part:
     """Whether one of them gets no messages although some wait; it soon starts itself again."""
     for node in online:
-        if (seconds := node.info.get("starved", 0)) > _STARVED:
-            fault = f"{node.name} has got no message for {seconds} s though some wait for it"
+        if nodes.is_starved(node):
+            since = f"for {node.info['starved']} s"
+            fault = f"{node.name} has got no message {since} though some wait for it"
             return Part(kind, fault, "it starts itself again; if that does not help, see its log")
     return Part(kind)
 

@@ -21,6 +21,8 @@ from quart_app.models import Node
 #: Seconds between two signs of life, and after how many of silence a node counts as gone.
 EVERY = 3.0
 GONE_AFTER = 10.0
+#: Seconds without a message for which it is too early to speak of it.
+_STARVED = 5
 _GLANCE_EVERY = 0.5
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,11 @@ def forget(session: Session, boot: str) -> None:
 def online(session: Session, kind: str) -> list[Node]:
     alive = select(Node).where(Node.kind == kind, Node.seen_at > db.now(-GONE_AFTER))
     return list(session.scalars(alive.order_by(Node.name)))
+
+
+def is_starved(node: Node) -> bool:
+    """Whether it gets no messages although some wait; such a worker soon starts itself again."""
+    return bool(node.info.get("starved", 0) > _STARVED)
 
 
 class Pulse(threading.Thread):

@@ -5,6 +5,7 @@ The standard OTEL_* variables say whether and where to; a tracer provider that i
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,8 +141,9 @@ def _trace_requests(app: Quart) -> None:
 async def _name_by_route() -> None:
     """Ids in the names of spans would make each its own kind."""
     if request.url_rule:
-        trace.get_current_span().update_name(f"{request.method} {request.url_rule.rule}")
-        trace.get_current_span().set_attribute("http.route", request.url_rule.rule)
+        route = re.sub(r"<\w+:", "<", request.url_rule.rule)  # without its converters
+        trace.get_current_span().update_name(f"{request.method} {route}")
+        trace.get_current_span().set_attribute("http.route", route)
 
 
 def _span(name: str, kind: Any, above: str | None, known: Mapping[str, Any]) -> Any:

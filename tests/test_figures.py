@@ -39,6 +39,13 @@ def test_nodes_are_counted_by_kind(book: Book) -> None:
     assert (found.nodes, found.listeners) == ({"worker": 1, "beat": 1}, {"celery": 1})
 
 
+def test_a_worker_that_gets_no_messages_is_counted(book: Book) -> None:
+    for name, seconds in (("fed", 2), ("starved", 9)):
+        info = {"queues": ["celery"], "starved": seconds}
+        book(nodes.seen, name, "worker", "boot", info)
+    assert book(figures.now).workers_starved == 1
+
+
 @pytest.mark.parametrize(("seconds", "count"), [(-60, 1), (60, 0), (None, 0)])
 def test_a_schedule_that_beat_did_not_take_up_is_late(
     book: Book, seconds: float | None, count: int

@@ -1,15 +1,21 @@
 """Workers that are lost, with the lease they have by default: what they held goes on at once."""
 
+import base64
+import json
 import os
+import pickle
 import signal
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
+from quart_app.doorbell import Ring, message, redis_payload
 from quart_app.models import Job, JobState
 from tests import real
 from tests.conftest import Place
@@ -165,6 +171,47 @@ def test_what_is_no_message_ends_no_worker(
         until(lambda: not redis.llen("mine"))
     job_id = ledger.submit("add", 1, queue="mine")
     assert ledger.ended(job_id).state in FINAL
+    assert "starts itself again" not in worker.read_text()
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def pickled(path: Path) -> dict[str, Any]:
+    body = base64.b64encode(pickle.dumps([[Evil(path)], {}, {}])).decode()
+    return {"content-type": "application/x-python-serialize", "body": body}
+
+
+def huge(_: Path) -> dict[str, Any]:
+    body = json.dumps([["x" * 50_000_000], {}, {}]).encode()
+    return {"body": base64.b64encode(body).decode()}
+
+
+def of_no_task(_: Path) -> dict[str, Any]:
+    return {"headers": {"task": "no.such.task", "id": str(uuid.uuid4())}}
+
+
+@pytest.mark.parametrize("change", [pickled, huge, of_no_task])
+def test_a_message_that_is_not_to_be_trusted_runs_nothing_and_leaves_no_row(
+    ledger: Ledger, worker: Path, clean: Place, tmp_path: Path, change: Callable[..., Any]
+) -> None:
+    ring = Ring(str(uuid.uuid4()), "tests.sample_tasks.repeat", "mine", 0)
+    celery = ledger.app.extensions["celery"]
+    sound = json.loads(redis_payload(message(celery, ring), str(uuid.uuid4())))
+    with Redis.from_url(clean.redis_url) as redis:
+        redis.lpush("mine", json.dumps(sound | change(tmp_path / "made")))
+        until(lambda: not redis.llen("mine"))
+    job_id = ledger.submit("add", 1, queue="mine")
+    assert ledger.ended(job_id).state is JobState.SUCCEEDED
+    assert [job.id for job in ledger.jobs()] == [job_id]
+    assert not (tmp_path / "made").exists()
     assert "starts itself again" not in worker.read_text()
 
 

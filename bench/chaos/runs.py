@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as NoAnswer
 from bench.chaos import faults, findings, tables
 from bench.chaos.client import Client
 from bench.chaos.disk import NotPermitted
+from bench.chaos.faults import Fault
 from bench.chaos.findings import TERMINAL, Findings
 from bench.chaos.place import Place
 from bench.chaos.report import Report
@@ -95,15 +96,21 @@ class _Run:
         )
 
     def _inject(self) -> None:
-        possible = faults.possible(self.fault, self.place.kind)
+        turns = self._turns()
         with (self.place.logs / "faults.log").open("a") as log:
             while self.injected < self.load.faults and not self._is_through():
                 time.sleep(self.random.uniform(*_BETWEEN))
-                if done := self.random.choice(possible)(self.place, self.random):
+                if done := next(turns)(self.place, self.random):
                     self.injected += 1
                     line = f"{time.monotonic() - self.began:6.1f} s  {done}"
                     print(line, file=log, flush=True)
                     self.say(line)
+
+    def _turns(self) -> Iterator[Fault]:
+        """Each that is possible once, in whatever order, and again in another."""
+        possible = faults.possible(self.fault, self.place.kind)
+        while True:
+            yield from self.random.sample(possible, len(possible))
 
     def _wait(self) -> None:
         """Until all is through, or nothing has come to its end for as long as patience lasts."""

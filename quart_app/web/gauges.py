@@ -31,6 +31,8 @@ def of_tables(now: Figures, most_doorbells: int) -> Iterator[Metric]:
     for kind, count in now.nodes.items():
         online.add_metric([kind], count)
     yield online
+    starved = "Workers online that get no messages although some wait for them."
+    yield _gauge("workers_starved", starved, value=now.workers_starved)
     late = "Schedules whose time has passed and that beat has not taken up."
     yield _gauge("schedules_late", late, value=now.schedules_late)
 
