@@ -54,7 +54,9 @@ class Together(Generic[Question, Answer]):
         try:
             while waiting:
                 calls = [waiting.popleft() for _ in range(min(len(waiting), self._most))]
-                await self._round(calls)
+                # Who has gone before the round began asks for nothing any more.
+                if there := [call for call in calls if not call[1].done()]:
+                    await self._round(there)
         finally:
             del self._waiting[loop]
             for _, answer in waiting:

@@ -93,6 +93,20 @@ async def test_a_caller_that_goes_away_takes_nobody_along(
         await leaving
 
 
+async def test_who_has_gone_before_its_round_began_is_not_asked_for(
+    together: Together[int, int], rounds: Rounds
+) -> None:
+    staying = asyncio.create_task(together.ask(1))
+    await rounds.begun.wait()
+    leaving = asyncio.create_task(together.ask(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    rounds.may_answer.set()
+    assert await staying == 2
+    assert await together.ask(3) == 6
+    assert rounds.seen == [[1], [3]]
+
+
 async def test_the_round_runs_in_the_application_and_in_nobody_s_request() -> None:
     app = Quart(__name__)
 
