@@ -16,7 +16,6 @@ from sqlalchemy import delete
 
 from quart_app import migrations, tokens
 from quart_app.app import create_app
-from quart_app.db import Database
 from quart_app.models import Base, Node, Role
 from quart_app.relay import Relay
 from settings import broker_url
@@ -59,11 +58,11 @@ class Place:
             "ALLOW_DIRECT_CALLS": True,
         }
         app = create_app(place | config)
-        _made.append(app.extensions["db"])
+        _made.append(app)
         return app
 
 
-_made: list[Database] = []
+_made: list[Quart] = []
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +70,9 @@ def _close_databases() -> Iterator[None]:
     """Python 3.13 warns of each connection to SQLite that only the collector closes."""
     yield
     while _made:
-        _made.pop().dispose()
+        extensions = _made.pop().extensions
+        extensions["publisher"].close()  # its thread notes what it rang
+        extensions["db"].dispose()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "mariadb"])
