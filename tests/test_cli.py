@@ -147,8 +147,10 @@ def test_on_a_fresh_folder_migrate_makes_the_database(tmp_path: Path) -> None:
     code, out, err = quart({"VAR_DIR": str(var)}, "migrate")
     assert (code, out.count("\n"), err) == (0, 1, "")
     assert (var / "quartermaster.sqlite3").exists()
-    with Database(f"sqlite:///{var}/quartermaster.sqlite3").session() as session:
+    database = Database(f"sqlite:///{var}/quartermaster.sqlite3")
+    with database.session() as session:
         assert [entry.action for entry in audit.search(session, exact={})] == ["database.migrate"]
+    database.dispose()
     assert (var / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
