@@ -1,6 +1,7 @@
 """The description of the API: each task is an operation of its own, with its own schema."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from quart_schema.openapi import OpenAPIProvider
@@ -28,6 +29,11 @@ class Provider(OpenAPIProvider):
     """Describes what programs call, and leaves the pages out."""
 
     def schema(self) -> dict[str, Any]:
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> dict[str, Any]:
+        """Made once, since making it holds the loop for as long as twenty other requests take."""
         whole = super().schema()
         schemas = whole["components"]["schemas"]
         schemas |= {"Problem": responses.PROBLEM}
