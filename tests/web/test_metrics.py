@@ -87,8 +87,11 @@ async def test_a_job_that_never_ran_counts_no_time(client: Any) -> None:
 
 
 async def test_those_who_are_online_are_counted(client: Any, worker: Path) -> None:
+    async def is_there() -> bool:
+        return (await scrape(client)).value("nodes_online", kind="worker") == 1
+
+    await eventually(is_there)
     seen = await scrape(client)
-    assert seen.value("nodes_online", kind="worker") == 1
     assert seen.value("nodes_online", kind="beat") == 0
     assert seen.value("queue_workers", queue="celery") == 1
 
