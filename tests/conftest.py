@@ -207,7 +207,16 @@ def make_token(app: Quart, role: Role, name: str = "", **limits: Any) -> str:
 @pytest.fixture
 def client(app: Quart, token: str) -> TestClientProtocol:
     """Speaks to the application as an operator."""
-    return Caller(app.test_client(), {"Authorization": f"Bearer {token}"})
+    return speaking(app, token)
+
+
+def caller(app: Quart, role: Role) -> "Caller":
+    return speaking(app, make_token(app, role))
+
+
+def speaking(app: Quart, secret: str) -> "Caller":
+    """A program that has this token."""
+    return Caller(app.test_client(), {"Authorization": f"Bearer {secret}"})
 
 
 class Caller:

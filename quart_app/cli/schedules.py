@@ -10,7 +10,7 @@ from quart import Quart
 from sqlalchemy.orm import Session
 
 from quart_app import newschedules, schedules
-from quart_app.cli.terminal import as_json, do, grouped, moment
+from quart_app.cli.terminal import as_json, do, grouped, moment, see
 from quart_app.models import Schedule
 
 
@@ -24,7 +24,7 @@ def group(app: Quart) -> click.Group:
 def _list(app: Quart) -> click.Command:
     @click.command("list", help="Show all schedules, with their rules and next times.")
     def command() -> None:
-        for schedule in do(app, schedules.everyone):
+        for schedule in see(app, schedules.everyone):
             click.echo(f"{schedule.name:<24} {_rule(schedule):<20} {_when(schedule)}")
 
     return command
@@ -34,7 +34,7 @@ def _show(app: Quart) -> click.Command:
     @click.command("show", help="Show one schedule.")
     @click.argument("name")
     def command(name: str) -> None:
-        schedule = do(app, schedules.named, name)
+        schedule = see(app, schedules.named, name)
         facts = {"id": schedule.id, "source": schedule.source, "task": schedule.task}
         facts |= {"args": json.dumps(schedule.args), "kwargs": json.dumps(schedule.kwargs)}
         facts |= {"rule": _rule(schedule), "timezone": schedule.timezone}
@@ -50,7 +50,7 @@ def _next(app: Quart) -> click.Command:
     @click.argument("name")
     @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 100))
     def command(name: str, count: int) -> None:
-        for time, is_moved in do(app, _by_name(schedules.upcoming), name, count):
+        for time, is_moved in see(app, _by_name(schedules.upcoming), name, count):
             click.echo(f"{time.isoformat(sep=' ')}{' *' if is_moved else ''}")
 
     return command

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from quart_app import events
+from quart_app import events, lists
 from quart_app.events import Frame
-from quart_app.lists import Place
+from quart_app.lists import Filters, Place
 from quart_app.models import Event, Job, JobState
 from quart_app.web.follower import Read
 from quart_app.web.reader import Reader
@@ -56,11 +56,9 @@ class Feed:
 
 
 def _now(session: Session) -> Known:
-    by_age = select(Job.accepted_at, Job.id).order_by(Job.accepted_at.desc(), Job.id.desc())
-    newest = session.execute(by_age.limit(1)).first()
-    return Known(
-        Place(*newest) if newest else None, _seqs(session, [Job.state == JobState.RUNNING])
-    )
+    newest, _ = lists.places(session, Filters(), 1)
+    running = _seqs(session, [Job.state == JobState.RUNNING])
+    return Known(newest[0] if newest else None, running)
 
 
 def _since(session: Session, known: Known) -> tuple[list[Frame], Known]:

@@ -41,7 +41,9 @@ class Provider(OpenAPIProvider):
             if hasattr(task, "check"):
                 body, definitions = _body(task)
                 schemas |= definitions
-                whole["paths"][f"/api/tasks/{task.name}"] = {"post": _operation(task, body)}
+                whole["paths"][f"/api/tasks/{task.name}"] = {
+                    "post": _operation(task, body, definitions)
+                }
         return whole
 
     def generate_rules(self) -> Iterable[Rule]:
@@ -90,8 +92,8 @@ def _body(task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return schema, definitions
 
 
-def _operation(task: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    shown = example(schema, _body(task)[1])
+def _operation(task: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    shown = example(schema, definitions)
     operation = {
         "operationId": f"submit_{task.name}",
         "summary": (task.__doc__ or task.name).strip().partition("\n")[0],

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from quart import Quart
 
 from quart_app.models import Role
 from tests import real
-from tests.conftest import Place, make_token
+from tests.conftest import Caller, Place, make_token, speaking
 from tests.web.following import Hand, Served
 
 
@@ -64,6 +65,16 @@ def served(webs: Callable[[Place], Served], clean: Place) -> Served:
 def secret(clean: Place) -> str:
     """The token of an operator."""
     return make_token(clean.app(), Role.OPERATOR)
+
+
+@pytest.fixture
+def admin_token(app: Quart) -> str:
+    return make_token(app, Role.ADMIN)
+
+
+@pytest.fixture
+def admin(app: Quart, admin_token: str) -> Caller:
+    return speaking(app, admin_token)
 
 
 @pytest.fixture

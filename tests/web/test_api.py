@@ -9,7 +9,7 @@ import pytest
 from quart import Quart
 
 from quart_app.models import Role
-from tests.conftest import Caller, Place, make_token
+from tests.conftest import Place, caller
 from tests.real import eventually
 
 ADD = "tests.sample_tasks.add"
@@ -227,8 +227,7 @@ async def test_what_the_state_does_not_allow_is_a_conflict(client: Any) -> None:
 async def test_a_full_queue_answers_429_with_a_time(clean: Place) -> None:
     app: Quart = clean.app(MAX_QUEUE_DEPTH=2)
     async with app.test_app():
-        headers = {"Authorization": f"Bearer {make_token(app, Role.OPERATOR)}"}
-        client = Caller(app.test_client(), headers)
+        client = caller(app, Role.OPERATOR)
         await submit(client)
         await submit(client)
         answer = await client.post("/api/jobs", json={"task": ADD, "args": [1]})

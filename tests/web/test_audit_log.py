@@ -8,28 +8,17 @@ from quart import Quart
 from quart_app import tokens
 from quart_app.models import Role
 from tests.book import ADD
-from tests.conftest import Caller, make_token
+from tests.conftest import make_token
 from tests.ledger import Ledger
-from tests.web.test_auth import csrf, signed_in, speaking
+from tests.web.test_auth import csrf, signed_in
 from tests.web.test_problems import problem
 
 LOG = "/api/audit"
 
 
 @pytest.fixture
-def secret(app: Quart) -> str:
-    """The token of an admin."""
-    return make_token(app, Role.ADMIN)
-
-
-@pytest.fixture
-def admin(app: Quart, secret: str) -> Caller:
-    return speaking(app, secret)
-
-
-@pytest.fixture
-async def browser(app: Quart, secret: str) -> Any:
-    return await signed_in(app, secret)
+async def browser(app: Quart, admin_token: str) -> Any:
+    return await signed_in(app, admin_token)
 
 
 async def log(admin: Any, **filters: Any) -> list[dict[str, Any]]:

@@ -7,19 +7,8 @@ import pytest
 from quart import Quart
 
 from quart_app import tokens
-from quart_app.models import Role
-from tests.conftest import Caller, make_token
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
-
-
-def caller(app: Quart, role: Role) -> Caller:
-    return speaking(app, make_token(app, role))
-
-
-def speaking(app: Quart, secret: str) -> Caller:
-    """A program that has this token."""
-    return Caller(app.test_client(), {"Authorization": f"Bearer {secret}"})
 
 
 async def csrf(client: Any, page: str = "/sign-in") -> str:

@@ -128,15 +128,20 @@ async def test_a_flood_is_closed_with_1013(
 async def test_ten_thousand_jobs_are_too_many(served: Served, secret: str, other: None) -> None:
     async with connect_many(served, secret) as socket:
         for start in range(0, 10_000, 1_000):
-            ids = [f"{number:036}" for number in range(start, start + 1_000)]
+            ids = unknown(start, start + 1_000)
             await socket.send(json.dumps({"follow": ids}))
         assert (await drain(socket))[1] == 1013
+
+
+def unknown(start: int, stop: int) -> list[str]:
+    """Ids that are none of a job's."""
+    return [f"{number:036}" for number in range(start, stop)]
 
 
 async def test_a_thousand_unknown_jobs_are_each_named(
     served: Served, secret: str, other: None
 ) -> None:
-    ids = [f"{number:036}" for number in range(1_000)]
+    ids = unknown(0, 1_000)
     async with connect_many(served, secret) as socket:
         await socket.send(json.dumps({"follow": ids}))
         assert [frame["job"] for frame in await receive(socket, 1_000)] == ids
@@ -256,7 +261,7 @@ async def test_a_flood_below_the_frames_harms_nobody(
 async def test_ten_thousand_jobs_in_one_frame_are_too_big(
     served: Served, secret: str, other: None
 ) -> None:
-    ids = [f"{number:036}" for number in range(10_000)]
+    ids = unknown(0, 10_000)
     async with connect_many(served, secret) as socket:
         await socket.send(json.dumps({"follow": ids}))
         assert (await drain(socket))[1] == 1009

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from quart_app import __version__
 from quart_app.models import Role
-from tests.conftest import Caller, Place, make_token
+from tests.conftest import Place, caller
 from tests.real import eventually, free_port
 from tests.web.following import Hand, Served, connect, on_one_database
 from tests.web.test_api import ADD, submit
@@ -73,8 +73,7 @@ async def test_what_ended_before_the_process_began_is_not_counted(clean: Place, 
     await hand.whole_job()
     app = clean.app()
     async with app.test_app():
-        headers = {"Authorization": f"Bearer {make_token(app, Role.VIEWER)}"}
-        seen = await scrape(Caller(app.test_client(), headers))
+        seen = await scrape(caller(app, Role.VIEWER))
     assert seen.value("jobs_ended_total") == 0
 
 
@@ -111,8 +110,7 @@ async def test_what_the_broker_did_not_take_is_counted(clean: Place) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     app = clean.app(REDIS_URL=nowhere, CELERY_BROKER_URL=nowhere)
     async with app.test_app():
-        headers = {"Authorization": f"Bearer {make_token(app, Role.OPERATOR)}"}
-        client: Any = Caller(app.test_client(), headers)
+        client: Any = caller(app, Role.OPERATOR)
         await submit(client)
         await eventually(lambda: both_failed(client))
 

@@ -8,17 +8,11 @@ from quart import Quart
 
 from quart_app import schedules, tokens
 from quart_app.models import Role
-from tests.conftest import Caller
+from tests.conftest import Caller, caller
 from tests.web.test_api import ADD, count
-from tests.web.test_auth import caller
 from tests.web.test_problems import problem
 
 ALL = "/api/schedules"
-
-
-@pytest.fixture
-def admin(app: Quart) -> Caller:
-    return caller(app, Role.ADMIN)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from quart import Quart
 
 from quart_app.models import Role
 from tests.book import ADD
-from tests.conftest import Caller, make_token
-from tests.web.test_auth import caller, csrf, signed_in, speaking
+from tests.conftest import caller
+from tests.web.test_auth import csrf, signed_in
 from tests.web.test_pages import text
 from tests.web.test_schedule_api import ALL, adopt_one, ask, make
 
@@ -17,20 +17,9 @@ BERLIN = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 
 
 @pytest.fixture
-def secret(app: Quart) -> str:
-    """The token of an admin."""
-    return make_token(app, Role.ADMIN)
-
-
-@pytest.fixture
-def admin(app: Quart, secret: str) -> Caller:
-    return speaking(app, secret)
-
-
-@pytest.fixture
-async def browser(app: Quart, secret: str) -> Any:
+async def browser(app: Quart, admin_token: str) -> Any:
     """Signed in as an admin."""
-    return await signed_in(app, secret)
+    return await signed_in(app, admin_token)
 
 
 async def press(browser: Any, path: str, word: str, status: int = 302) -> Any:

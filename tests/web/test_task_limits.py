@@ -8,9 +8,9 @@ from quart import Quart
 from quart_app import jobs, schedules
 from quart_app.models import AuditEntry, JobState, Message, Role
 from tests.book import ADD
-from tests.conftest import Caller, make_token
+from tests.conftest import Caller, make_token, speaking
 from tests.ledger import Ledger
-from tests.web.test_auth import csrf, signed_in, speaking
+from tests.web.test_auth import csrf, signed_in
 from tests.web.test_problems import problem
 from tests.web.test_who import rows
 

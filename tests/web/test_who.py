@@ -14,10 +14,9 @@ from werkzeug.routing import Rule
 from quart_app import db, jobs, schedules, tokens
 from quart_app.models import Base, Job, JobState, Node, Role, Token
 from tests.book import ADD
-from tests.conftest import Caller, make_token
+from tests.conftest import Caller, caller, make_token
 from tests.ledger import Ledger
 from tests.web.following import Served, drain
-from tests.web.test_auth import caller
 from tests.web.test_problems import problem
 
 ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
