@@ -1,5 +1,6 @@
 """Every test that takes `place` runs twice: on SQLite with the embedded Redis, and on MariaDB."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,6 +25,11 @@ from tests.book import Book
 from tests.ledger import Ledger
 
 STRICT = bool(os.environ.get("QM_TEST_STRICT"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the collector need not go through it each time."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
