@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -150,11 +149,12 @@ class Database:
         proof = session.info.get("proof")
         if proof is None or is_deadlock(error):
             return False
-        deadline = time.monotonic() + _ASK_FOR
-        while time.monotonic() < deadline:
-            with suppress(DBAPIError, NoAnswer):
-                return bool(await self.read(proof))
-            await asyncio.sleep(0.2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_FOR):
+                while True:
+                    with suppress(DBAPIError, NoAnswer):
+                        return bool(await self.read(proof))
+                    await asyncio.sleep(0.2)
         raise Unsure from error
 
     async def read(

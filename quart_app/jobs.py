@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
-from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
+from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, sms, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob, task_named
@@ -162,6 +162,8 @@ def move(
         fresh = fresh.options(load_only(*of, Job.state, Job.attempt, Job.last_seq))
     job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
     events.record(session, [events.of_state(job, at, said)])
+    if to in RETRYABLE:
+        sms.abandon(session, [job_id])
     return job
 
 
@@ -185,6 +187,8 @@ def move_many(
     moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
     at = session.scalars(select(db.now())).one()
     events.record(session, [events.of_state(job, at) for job in moved])
+    if to in RETRYABLE:
+        sms.abandon(session, held)
     return moved
 
 
