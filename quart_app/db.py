@@ -10,7 +10,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -98,6 +98,14 @@ def _sqlite_now(element: now, compiler: Any, **kwargs: Any) -> str:
 def _mysql_now(element: now, compiler: Any, **kwargs: Any) -> str:
     plus = compiler.process(element.clauses, **kwargs)
     return f"TIMESTAMPADD(MICROSECOND, {plus}, UTC_TIMESTAMP(6))"
+
+
+_CLOCK = select(now())
+
+
+def clock(session: Session) -> datetime:
+    """What time it is by the database's clock."""
+    return session.connection().execute(_CLOCK).scalar_one()
 
 
 class _AsyncEngines(NamedTuple):

@@ -28,7 +28,7 @@ def insert(session: Session, rows: Sequence[Row]) -> list[Job]:
 
     Raises Full or Conflict.
     """
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     for job, new in rows:
         newjobs.start(job, new, at)
     if any(new.has_key for _, new in rows):

@@ -48,7 +48,7 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     """Makes the row of a message that another Celery client sent; False when there is one."""
     if session.get(Job, job_id) is not None:
         return False
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     job = newjobs.row(new)
     newjobs.start(job, new, at)
     job.id = str(uuid.UUID(job_id))
@@ -185,7 +185,7 @@ def move_many(
     parts = (Job.id, Job.task, Job.queue, Job.priority, Job.state, Job.attempt, Job.last_seq)
     fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
     moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     events.record(session, [events.of_state(job, at) for job in moved])
     if to in RETRYABLE:
         sms.abandon(session, held)

@@ -31,7 +31,7 @@ def create(session: Session, /, name: str, task: str, **options: Any) -> Schedul
 
     Raises Denied, NotFound, Invalid or Conflict.
     """
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     columns = newschedules.columns(NewSchedule(name=name, task=task, **options))
     with _unique(name):
         made = _add(session, columns | {"source": "api"}, at)
@@ -67,7 +67,7 @@ def everyone(session: Session) -> list[Schedule]:
 def upcoming(session: Session, schedule_id: str, count: int) -> list[tuple[datetime, bool]]:
     """The next times of its rule in its zone, paused or not; whether a clock change moved each."""
     schedule = get(session, schedule_id)
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     zone = ZoneInfo(schedule.timezone)
     times = islice(duetimes.after(schedule, at), count)
     return [(time.astimezone(zone), duetimes.is_moved(schedule, time)) for time in times]
@@ -99,7 +99,7 @@ def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
     Raises Denied, NotFound, Invalid or Conflict, which is for those from settings too.
     """
     schedule = changeable(session, schedule_id)
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     known = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
     differing = sorted(name for name, value in changes.items() if value != known[name])
     for given, other in _OTHER_RULE.items():
@@ -122,7 +122,7 @@ def resume(session: Session, schedule_id: str) -> Schedule:
     """Due again from now on: what passed meanwhile is not made up for."""
     schedule = get(session, schedule_id, to_change=True)
     if schedule.paused:
-        at = session.scalars(select(db.now())).one()
+        at = db.clock(session)
         schedule.paused, schedule.next_at = False, duetimes.next_after(schedule, at)
     return _recorded(session, "resume", schedule)
 
@@ -157,7 +157,7 @@ def adopt_settings(session: Session, entries: Mapping[str, Any], timezone: str) 
     """
     known = session.scalars(select(Schedule).where(Schedule.source == "settings")).all()
     by_name = {schedule.name: schedule for schedule in known}
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     wanted = beatschedule.read(entries)
     for name in by_name.keys() - wanted.keys():
         session.execute(delete_from(Schedule).where(Schedule.id == by_name[name].id))
