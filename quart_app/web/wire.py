@@ -1,14 +1,14 @@
 """The one Redis subscription of a web process: channels come and go, announcements arrive."""
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 _NOBODYS = "quartermaster"  # subscribed to no channel at all, redis-py would not listen
 _BATCH = 500
@@ -46,24 +46,29 @@ class Wire:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # all who follow depend on it: it goes on
                 logger.warning("Redis is away, following rows instead: %s", type(error).__name__)
             finally:
                 self._pubsub = None
             await asyncio.sleep(_AGAIN)
 
     async def _tell(self, verb: str, channels: list[str]) -> None:
-        if self._pubsub is not None:  # else it is told them all when it comes back
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await _say(getattr(self._pubsub, verb), channels)
+        if self._pubsub is None:
+            return  # it is told them all when it comes back
+        try:
+            await _say(getattr(self._pubsub, verb), channels)
+        except Exception:  # redis-py stumbles in many ways over what is cut off meanwhile
+            self._pubsub = None  # so that whoever listens begins anew
 
     async def _listen(self) -> None:
-        client = redis.asyncio.from_url(self._url, socket_connect_timeout=2)
+        # Each of us would else connect again at the same moment, and read what another waits for.
+        never = Retry(NoBackoff(), 0, supported_errors=())
+        client = redis.asyncio.from_url(self._url, socket_connect_timeout=2, retry=never)
         async with client, client.pubsub() as pubsub:
             await pubsub.subscribe(_NOBODYS)
             self._pubsub = pubsub
             await _say(pubsub.subscribe, list(self._channels))
-            while True:
+            while self._pubsub is pubsub:
                 await self._hear_one(pubsub)
 
     async def _hear_one(self, pubsub: redis.asyncio.client.PubSub) -> None:
