@@ -14,7 +14,8 @@ from quart_app.models import Event, Job, JobState
 #: A JSON object: job, seq, at, type and what its type carries.
 Frame = dict[str, Any]
 
-_TABLE = cast("Table", Event.__table__)
+_INSERT = insert(cast("Table", Event.__table__))
+_COLUMNS = ("job_id", "seq", "at", "type", "data")
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
@@ -22,10 +23,7 @@ def record(session: Session, rows: Sequence[Event]) -> None:
     """Stores the rows; their frames are announced when the transaction has been committed."""
     if not rows:
         return
-    columns = ("job_id", "seq", "at", "type", "data")
-    session.execute(
-        insert(_TABLE), [{name: getattr(row, name) for name in columns} for row in rows]
-    )
+    session.execute(_INSERT, [{name: getattr(row, name) for name in _COLUMNS} for row in rows])
     db.prove(session, partial(_is_there, row=rows[-1]))
     announce(session, [frame(row) for row in rows])
 

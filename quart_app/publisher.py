@@ -31,6 +31,8 @@ from quart_app.models import Job
 CHANNEL = "quartermaster:job:"
 #: The changes of state of all jobs, without their results.
 FEED = "quartermaster:states"
+#: What a doorbell has to say of its job, beside the id.
+NEEDED = (Job.task, Job.queue, Job.priority)
 #: Doorbells kept for one queue; the rest of a backlog waits in the database for the relay.
 MOST_DOORBELLS = 1_000
 _MOST_PENDING = 20_000

@@ -13,11 +13,12 @@ from quart import Quart, current_app
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
-from quart_app import db, jobs, lifelines, nodes, publisher, rescue
+from quart_app import db, lifelines, nodes, publisher, rescue
 from quart_app.brokers import Waiting
 from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
+from quart_app.moves import Move, column
 from quart_app.publisher import Publisher
 
 _MOST_A_TICK = 200
@@ -29,6 +30,12 @@ _GRACE = 1.0
 _UNHEARD = 3.0
 _LONGEST_WAIT = 60.0
 _EVERY = 0.5
+
+_WAITING = (JobState.SCHEDULED, JobState.RETRYING)
+_BRING_ON = Move(
+    JobState.QUEUED, column.available_at <= db.now(),
+    from_=_WAITING, of=publisher.NEEDED, published_at=None,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -96,15 +103,12 @@ def _see_to_ended_nodes(database: db.Database) -> int:
 
 
 def _due(session: Session) -> Sequence[str]:
-    waiting = Job.state.in_((JobState.SCHEDULED, JobState.RETRYING))
-    found = select(Job.id).where(waiting, Job.available_at <= db.now())
+    found = select(Job.id).where(Job.state.in_(_WAITING), Job.available_at <= db.now())
     return session.scalars(found.order_by(Job.available_at).limit(_MOST_A_TICK)).all()
 
 
 def _bring_on(session: Session, job_id: str) -> None:
-    come = Job.available_at <= db.now()
-    waiting = (JobState.SCHEDULED, JobState.RETRYING)
-    if job := jobs.move(session, job_id, JobState.QUEUED, come, from_=waiting, published_at=None):
+    if job := _BRING_ON(session, job_id):
         publisher.ring(session, job)
 
 
