@@ -6,18 +6,48 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Float, bindparam, select, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Float, Row, bindparam, select, update
+from sqlalchemy.orm import Session, make_transient_to_detached
 
 from quart_app import db, events
 from quart_app.models import Event, Job, JobState
 from quart_app.moves import Move, column
 
-_Column = InstrumentedAttribute[Any]
-#: What an attempt knows of its job.
-_NEEDED: Sequence[_Column] = (
-    Job.task, Job.queue, Job.args, Job.kwargs, Job.max_attempts, Job.context,
+#: What an attempt knows of its job, beside its own number.
+_NEEDED = (
+    column.id, column.task, column.queue, column.args, column.kwargs,
+    column.max_attempts, column.context,
 )  # fmt: skip
+_CLAIM = Move(
+    JobState.RUNNING,
+    column.task == bindparam("its_task"),
+    column.available_at <= db.now(),
+    column.cancel_requested.is_(False),
+    from_=(JobState.QUEUED,),
+    of=_NEEDED,
+    attempt=column.attempt + 1,
+    started_at=db.now(),
+    lease_until=db.now(bindparam("lease", type_=Float)),
+    progress=None,
+)
+
+_MINE = column.attempt == bindparam("mine")
+_end = partial(
+    Move, from_=(JobState.RUNNING,), finished_at=db.now(), lease_until=None, live_key=None
+)
+_SUCCEED = _end(JobState.SUCCEEDED, _MINE, error=None)
+_FAIL = _end(JobState.FAILED, _MINE)
+_CANCEL = _end(JobState.CANCELLED, _MINE)
+_POSTPONE = Move(
+    JobState.RETRYING,
+    _MINE,
+    column.cancel_requested.is_(False),
+    from_=(JobState.RUNNING,),
+    available_at=db.now(bindparam("wait", type_=Float)),
+    lease_until=None,
+    published_at=None,
+    rings=0,
+)
 
 
 class Fenced(Exception):
@@ -48,10 +78,14 @@ def claim(
 
     `holder` names the process of the worker, as `nodes.holder()` does.
     """
-    return _CLAIM(
-        session, job_id, {"worker": worker},
-        its_task=task, worker=worker, holder=holder, its_lease=lease,
-    )  # fmt: skip
+    said = {"worker": worker}
+    row = _CLAIM(session, job_id, said, its_task=task, worker=worker, holder=holder, lease=lease)
+    if row is None:
+        return None
+    known = {each.key: getattr(row, each.key) for each in _NEEDED}
+    job = Job(state=JobState.RUNNING, attempt=row.attempt, **known)
+    make_transient_to_detached(job)  # lest what it has not be taken for None
+    return job
 
 
 def claimed(session: Session, job_id: str, holder: str) -> Job | None:
@@ -94,22 +128,21 @@ def keep(
 
 
 def succeed(session: Session, job_id: str, attempt: int, result: Any) -> None:
-    said = {"result": result}
-    _end(_SUCCEED(session, job_id, said, this=attempt, result=result))
+    _fenced(_SUCCEED(session, job_id, {"result": result}, mine=attempt, result=result))
 
 
 def fail(session: Session, job_id: str, attempt: int, error: str) -> None:
-    _end(_FAIL(session, job_id, {"error": error}, this=attempt, error=error))
+    _fenced(_FAIL(session, job_id, {"error": error}, mine=attempt, error=error))
 
 
 def cancel(session: Session, job_id: str, attempt: int) -> None:
-    _end(_CANCEL(session, job_id, {"error": "cancelled while running"}, this=attempt))
+    _fenced(_CANCEL(session, job_id, {"error": "cancelled while running"}, mine=attempt))
 
 
 def postpone(session: Session, job_id: str, attempt: int, error: str, wait: float) -> None:
     """Failed, and to be tried again in `wait` seconds, unless the job was cancelled meanwhile."""
     said = {"error": error, "retry_in": round(wait, 3)}
-    if not _POSTPONE(session, job_id, said, this=attempt, error=error, wait=wait):
+    if not _POSTPONE(session, job_id, said, mine=attempt, error=error, wait=wait):
         cancel(session, job_id, attempt)
 
 
@@ -123,39 +156,6 @@ def _log_events(job_id: str, last_seq: int, lines: Sequence[Line]) -> list[Event
     ]  # fmt: skip
 
 
-def _end(moved: Job | None) -> None:
+def _fenced(moved: Row[Any] | None) -> None:
     if moved is None:
         raise Fenced
-
-
-_MINE = column.attempt == bindparam("this")
-_CLAIM = Move(
-    JobState.RUNNING,
-    column.task == bindparam("its_task"),
-    column.available_at <= db.now(),
-    column.cancel_requested.is_(False),
-    from_=(JobState.QUEUED,),
-    of=_NEEDED,
-    attempt=column.attempt + 1,
-    lease_until=db.now(bindparam("its_lease", type_=Float)),
-    started_at=db.now(),
-    progress=None,
-)
-_end_by = partial(
-    Move, from_=(JobState.RUNNING,), of=(Job.id,),
-    finished_at=db.now(), lease_until=None, live_key=None,
-)  # fmt: skip
-_SUCCEED = _end_by(JobState.SUCCEEDED, _MINE, error=None)
-_FAIL = _end_by(JobState.FAILED, _MINE)
-_CANCEL = _end_by(JobState.CANCELLED, _MINE)
-_POSTPONE = Move(
-    JobState.RETRYING,
-    _MINE,
-    column.cancel_requested.is_(False),
-    from_=(JobState.RUNNING,),
-    of=(Job.id,),
-    available_at=db.now(bindparam("wait", type_=Float)),
-    lease_until=None,
-    published_at=None,
-    rings=0,
-)

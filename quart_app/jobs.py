@@ -77,10 +77,10 @@ def cancel(session: Session, job_id: str) -> Job:
     actors.check(get(session, job_id).task)
     moved = _CANCEL(session, job_id)
     if moved:
-        depths.forget(moved.queue)
+        depths.forget(moved.Job.queue)
     elif not _ask_to_stop(session, job_id):
         raise Conflict(f"The job has {get(session, job_id).state} already.")
-    job = moved or get(session, job_id)
+    job: Job = moved.Job if moved else get(session, job_id)
     audit.record(session, "job.cancel", job.id, task=job.task)
     return job
 
@@ -97,9 +97,9 @@ def retry(session: Session, job_id: str) -> Job:
         raise _key_is_taken(job) from None
     if moved is None:
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.state}.")
-    audit.record(session, "job.retry", moved.id, task=moved.task)
-    publisher.ring(session, moved)
-    return moved
+    audit.record(session, "job.retry", job.id, task=job.task)
+    publisher.ring(session, job)
+    return job
 
 
 def retry_with(
@@ -172,8 +172,9 @@ def again() -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-_CANCEL = Move(JobState.CANCELLED, from_=WAITING, **over())
-_QUEUE_AGAIN = Move(JobState.QUEUED, from_=RETRYABLE, **again())
+#: Both read the job anew.
+_CANCEL = Move(JobState.CANCELLED, from_=WAITING, of=(Job,), **over())
+_QUEUE_AGAIN = Move(JobState.QUEUED, from_=RETRYABLE, of=(Job,), **again())
 
 
 def _key_is_taken(job: Job) -> Conflict:

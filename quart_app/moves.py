@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, select, update
-from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
+from sqlalchemy import ColumnElement, Row, Table, bindparam, or_, select, update
+from sqlalchemy.orm import Session
 
 from quart_app import db, events
-from quart_app.models import Job, JobState
+from quart_app.models import Event, Job, JobState
 
 _TABLE = cast("Table", Job.__table__)
-#: Of the table, for what a move asks and changes: attributes of Job would take twice as long.
+#: Of the table: with the attributes of Job a statement takes twice as long.
 column = _TABLE.c
 
 
 class Move:
     """Prepared once, since that takes longer than to carry it out, which is done by calling it.
 
-    It moves a job that is in one of the states `from_` and meets the `conditions`. Of the job are
-    loaded all columns, or those `of` it that the caller needs: each costs time.
+    It moves a job that is in one of the states `from_` and meets the `conditions`. `of` is what
+    the caller needs to know of the job: Job itself, or columns of it.
     """
 
     def __init__(
@@ -26,21 +26,22 @@ class Move:
         to: JobState,
         *conditions: ColumnElement[bool],
         from_: Sequence[JobState],
-        of: Sequence[InstrumentedAttribute[Any]] = (),
+        of: Sequence[Any] = (),
         **changes: Any,
     ) -> None:
-        is_allowed = (column.id == bindparam("its_id"), column.state.in_(from_), *conditions)
+        this = column.id == bindparam("its_id")
+        # Not by IN, which is put together anew each time.
+        is_allowed = or_(*(column.state == state for state in from_))
         changes |= {"state": to, "last_seq": column.last_seq + 1}
-        self._change = update(_TABLE).where(*is_allowed).values(changes)
-        self._look = select(Job, db.now()).where(Job.id == bindparam("its_id"))
-        if of:
-            needed = load_only(*of, Job.id, Job.state, Job.attempt, Job.last_seq)
-            self._look = self._look.options(needed)
+        self._to = to
+        self._change = update(_TABLE).where(this, is_allowed, *conditions).values(changes)
+        needed = (column.attempt, column.last_seq, db.now().label("at"))
+        self._look = select(*needed, *of).where(this).execution_options(populate_existing=True)
 
     def __call__(
         self, session: Session, job_id: str, said: Mapping[str, Any] | None = None, **values: Any
-    ) -> Job | None:
-        """The job as it is then; None when the row does not allow it, however many try at once.
+    ) -> Row[Any] | None:
+        """What was asked of the job; None when its row does not allow it, however many try at once.
 
         `said` goes into the event; `values` are those of its parameters, and of columns that it
         changes besides.
@@ -48,10 +49,8 @@ class Move:
         values["its_id"] = job_id
         if session.execute(self._change, values).rowcount == 0:  # type: ignore[attr-defined]
             return None
-        found = session.execute(self._look, {"its_id": job_id}, execution_options=_ANEW)
-        job, at = found.one()
-        events.record(session, [events.of_state(job, at, said)])
+        job = session.execute(self._look, {"its_id": job_id}).one()
+        data = events.state(self._to, job.attempt, said)
+        event = Event(job_id=job_id, seq=job.last_seq, at=job.at, type="state", data=data)
+        events.record(session, [event])
         return job
-
-
-_ANEW = {"populate_existing": True}

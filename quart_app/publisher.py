@@ -15,10 +15,11 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from quart import Quart, current_app
 from redis.exceptions import ResponseError
-from sqlalchemy import update
+from sqlalchemy import Row, update
 from sqlalchemy.orm import Session
 
 from quart_app import brokers, db
@@ -31,8 +32,8 @@ from quart_app.models import Job
 CHANNEL = "quartermaster:job:"
 #: The changes of state of all jobs, without their results.
 FEED = "quartermaster:states"
-#: What a doorbell has to say of its job, beside the id.
-NEEDED = (Job.task, Job.queue, Job.priority)
+#: What a doorbell has to say of its job.
+NEEDED = (Job.id, Job.task, Job.queue, Job.priority)
 #: Doorbells kept for one queue; the rest of a backlog waits in the database for the relay.
 MOST_DOORBELLS = 1_000
 _MOST_PENDING = 20_000
@@ -64,13 +65,13 @@ def get() -> "Publisher":
     return publisher
 
 
-def ring(session: Session, job: Job) -> None:
+def ring(session: Session, job: Job | Row[Any]) -> None:
     """Has the job's doorbell rung once the transaction has been committed."""
     if get().has_room(job.queue):
         session.info.setdefault("rings", []).append(ring_for(job))
 
 
-def ring_for(job: Job) -> Ring:
+def ring_for(job: Job | Row[Any]) -> Ring:
     return Ring(job.id, job.task, job.queue, job.priority)
 
 
