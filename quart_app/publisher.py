@@ -40,6 +40,8 @@ _MOST_PENDING = 20_000
 _BATCH = 500
 #: Seconds after which a process without a relay finds out whether a full list is still full.
 _FULL_FOR = 2.0
+#: Seconds between two batches of frames alone: what comes meanwhile goes together.
+_PAUSE = 0.01
 #: Seconds for which a Redis that took no frames is left in peace: the rows have them.
 _ANNOUNCE_AGAIN = 5.0
 
@@ -186,6 +188,8 @@ class Publisher:
                 self._leave_to_the_relay()
             elif rings:
                 self._note(rings)
+            else:
+                time.sleep(_PAUSE)
 
     def _leave_to_the_relay(self) -> None:
         """What is pending would only wait for another deadline."""
