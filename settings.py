@@ -157,6 +157,8 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 MAX_CONTENT_LENGTH = 256 * 1024
 MAX_BATCH_CONTENT_LENGTH = 16 * 1024 * 1024
 BODY_TIMEOUT = 15
+#: Seconds that a request waits for others whose transactions it shares, and for that itself.
+REQUEST_PATIENCE = env.float("REQUEST_PATIENCE", 25.0, validate=Range(min=0.1))
 #: Sockets and streams that one token may have open on one web process.
 MAX_SOCKETS_PER_TOKEN = env.int("MAX_SOCKETS_PER_TOKEN", 2_500, validate=Range(min=1))
 MAX_FOLLOWS_PER_SOCKET = env.int("MAX_FOLLOWS_PER_SOCKET", 1_000, validate=Range(min=1))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quart import g, has_app_context
@@ -32,7 +32,7 @@ class Baggage:
 
     def known(self) -> dict[str, str]:
         """What there is, for a row or for a message's headers."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name in _FORMS if (value := getattr(self, name)) is not None}
 
     def http_headers(self) -> dict[str, str]:
         """For a request to another service: what it needs to be found by the same id there."""

@@ -28,7 +28,7 @@ def tick(session: Session) -> float:
     only when there is something to submit.
     """
     with db.session(reading=True) as looking:
-        at = looking.scalars(select(db.now())).one()
+        at = db.clock(looking)
         waiting = select(Schedule).where(Schedule.paused.is_(False), Schedule.next_at.is_not(None))
         by_time = waiting.order_by(Schedule.next_at, Schedule.id)
         soonest = looking.scalars(by_time.limit(_MOST_A_TICK)).all()

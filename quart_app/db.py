@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -109,6 +108,14 @@ def _mysql_now(element: now, compiler: Any, **kwargs: Any) -> str:
     return f"TIMESTAMPADD(MICROSECOND, 1000000 * {plus}, {here_and_now})"
 
 
+_CLOCK = select(now())
+
+
+def clock(session: Session) -> datetime:
+    """What time it is by the database's clock."""
+    return session.connection().execute(_CLOCK).scalar_one()
+
+
 class _AsyncEngines(NamedTuple):
     """One pool of connections, through two doors."""
 
@@ -158,11 +165,12 @@ class Database:
         proof = session.info.get("proof")
         if proof is None or is_deadlock(error):
             return False
-        deadline = time.monotonic() + _ASK_FOR
-        while time.monotonic() < deadline:
-            with suppress(DBAPIError, NoAnswer):
-                return bool(await self.read(proof))
-            await asyncio.sleep(0.2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_FOR):
+                while True:
+                    with suppress(DBAPIError, NoAnswer):
+                        return bool(await self.read(proof))
+                    await asyncio.sleep(0.2)
         raise Unsure from error
 
     async def read(

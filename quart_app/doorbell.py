@@ -8,6 +8,7 @@ import base64
 import json
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -76,11 +77,11 @@ class Foundry:
         name = f"{queue}{separator}{step}" if step else queue
         return f"{self._options.get('global_keyprefix', '')}{name}"
 
-    @property
+    @cached_property
     def _steps(self) -> list[int]:
         return self._options.get("priority_steps") or Channel.priority_steps
 
-    @property
+    @cached_property
     def _options(self) -> dict[str, Any]:
         return self.celery.conf.broker_transport_options or {}
 

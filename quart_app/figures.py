@@ -52,7 +52,7 @@ class Figures:
 
 
 def now(session: Session) -> Figures:
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     workers = nodes.online(session, "worker")
     late = (Schedule.paused.is_(False), Schedule.next_at < at - timedelta(seconds=LATE_AFTER))
     return Figures(
@@ -78,7 +78,7 @@ class Harvest:
     def take(self, session: Session) -> list[EndedJob]:
         """Those that were not gathered yet, oldest first; of very many the rest comes next time."""
         if self._begun is None:
-            at = session.scalars(select(db.now())).one()
+            at = db.clock(session)
             self._begun = self._since = at - timedelta(seconds=time.monotonic() - self._made)
         found = _ended(session, max(self._begun, self._since - _OVERLAP))
         fresh = [job for job in found if (job.id, job.finished_at) not in self._known]

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from quart_app import db, migrations, nodes
@@ -47,7 +46,7 @@ def _database(database: db.Database) -> Iterator[Part]:
 
 
 def _clock(session: Session, started: float) -> Part:
-    theirs = session.scalars(select(db.now())).one()
+    theirs = db.clock(session)
     skew = abs((datetime.now(UTC) - theirs).total_seconds()) - (time.monotonic() - started)
     if skew > _SKEW:
         return Part("clock", f"differs from the database's by {skew:.0f} s", "run an NTP client")

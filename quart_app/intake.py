@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import cast
 
 import sqlalchemy
-from sqlalchemy import Table, or_, select, update
+from sqlalchemy import Table, delete, select, union_all, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from quart_app import db, depths, events, newjobs, publisher
 from quart_app.errors import Conflict
-from quart_app.models import Job, JobState
+from quart_app.models import Job, JobState, Repeat
 from quart_app.newjobs import NewJob
 
 KEY_HOURS = 24
@@ -27,7 +28,7 @@ def insert(session: Session, rows: Sequence[Row]) -> list[Job]:
 
     Raises Full or Conflict.
     """
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     for job, new in rows:
         newjobs.start(job, new, at)
     if any(new.has_key for _, new in rows):
@@ -79,57 +80,82 @@ def _insert_keyed(session: Session, rows: Sequence[Row], at: datetime) -> list[J
     except IntegrityError:  # someone else's transaction was first with one of them
         fresh = []
     is_in = set(map(id, fresh))
-    return [job if id(job) in is_in else _keyed(session, job, new, at) for job, new in rows]
+    return [job if id(job) in is_in else _keyed(session, job, at) for job, _ in rows]
 
 
 def _taken(session: Session, rows: Sequence[Row]) -> set[str]:
     """Those of the rows' keys that there is a job for."""
-    keys = set[str]().union(*(_keys(job) for job, _ in rows))
-    known = select(Job.idempotency_key, Job.live_key).where(
-        or_(Job.idempotency_key.in_(keys), Job.live_key.in_(keys))
-    )
-    return {key for found in session.execute(known) for key in found if key} if keys else set()
+    if not (keys := set[str]().union(*(_keys(job) for job, _ in rows))):
+        return set()
+    columns = (Job.idempotency_key, Job.live_key, Repeat.idempotency_key)
+    known = union_all(*(select(column).where(column.in_(keys)) for column in columns))
+    return set(session.scalars(known))
 
 
 def _keys(job: Job) -> set[str]:
     return {key for key in (job.idempotency_key, job.live_key) if key}
 
 
-def _keyed(session: Session, job: Job, new: NewJob, at: datetime) -> Job:
+def _keyed(session: Session, job: Job, at: datetime) -> Job:
     """The job, or the one that its key was given to before."""
-    if found := _existing(session, new, at):
-        return found
-    try:
-        with session.begin_nested():
-            session.add(job)
-    except IntegrityError:
-        # Someone else's transaction was first with one of the unique keys.
-        if found := _existing(session, new, at):
-            return found
-        raise
-    _accepted(session, [job], at)
+    with suppress(IntegrityError), session.begin_nested():
+        return _existing(session, job, at) or _added(session, job, at)
+    # Someone else's transaction was first with one of the unique keys.
+    return _existing(session, job, at) or _added(session, job, at)
+
+
+def _added(session: Session, job: Job, at: datetime) -> Job:
+    _insert(session, [job], at)
     return job
 
 
-def _existing(session: Session, new: NewJob, at: datetime) -> Job | None:
+def _existing(session: Session, new: Job, at: datetime) -> Job | None:
     """The job that this one would repeat, by its idempotency key or its unique key."""
+    # The live one is held first: who sees that it has ended also sees whose keys it was given to.
+    live = _live(session, new) if new.live_key else None
     if new.idempotency_key and (job := _repeated(session, new, at)):
         return job
-    if new.unique_key:
-        live = select(Job).where(Job.live_key == newjobs.digest(new.task, new.unique_key))
-        if job := session.scalar(live):
-            job.duplicate = True
-            return job
-    return None
+    if live:
+        live.duplicate = True
+    if live and new.idempotency_key:
+        keys = {name: getattr(new, name) for name in ("idempotency_key", "idempotency_body")}
+        session.execute(sqlalchemy.insert(Repeat).values(job_id=live.id, accepted_at=at, **keys))
+    return live
 
 
-def _repeated(session: Session, new: NewJob, at: datetime) -> Job | None:
+def _live(session: Session, new: Job) -> Job | None:
+    live = session.scalar(select(Job).where(Job.live_key == new.live_key))
+    if live and new.idempotency_key:
+        # Held by its id, as all who change it do: by its key, this would deadlock with them.
+        session.refresh(live, with_for_update={"read": True})
+    return live if live and live.live_key else None
+
+
+def _repeated(session: Session, new: Job, at: datetime) -> Job | None:
     # Read first: an UPDATE by each of many with the same key would deadlock them on MySQL.
-    job = session.scalar(select(Job).where(Job.idempotency_key == new.idempotency_key))
-    if job and job.accepted_at < at - timedelta(hours=KEY_HOURS):
-        old = update(Job).where(Job.id == job.id, Job.idempotency_key == new.idempotency_key)
-        session.execute(old.values(idempotency_key=None))
+    kept = _first_with(session, new.idempotency_key)
+    if kept is None or kept.accepted_at < at - timedelta(hours=KEY_HOURS):
+        if kept:
+            _forget(session, kept)
         return None
-    if job and job.idempotency_body != new.idempotency_body:
+    if kept.idempotency_body != new.idempotency_body:
         raise Conflict("This Idempotency-Key came with another body before.")
+    if isinstance(kept, Job):
+        return kept
+    job = session.get_one(Job, kept.job_id)
+    job.duplicate = True
     return job
+
+
+def _first_with(session: Session, key: str | None) -> Job | Repeat | None:
+    job = session.scalar(select(Job).where(Job.idempotency_key == key))
+    return job or session.scalar(select(Repeat).where(Repeat.idempotency_key == key))
+
+
+def _forget(session: Session, kept: Job | Repeat) -> None:
+    if isinstance(kept, Job):
+        old = update(Job).where(Job.id == kept.id, Job.idempotency_key == kept.idempotency_key)
+        session.execute(old.values(idempotency_key=None))
+    else:
+        same = (Repeat.idempotency_key == kept.idempotency_key, Repeat.job_id == kept.job_id)
+        session.execute(delete(Repeat).where(*same))

@@ -8,19 +8,18 @@ from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, load_only
 
-from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
+from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, sms, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
-from quart_app.moves import Move, column
+from quart_app.moves import RETRYABLE, Move, column
 from quart_app.newjobs import NewJob, task_named
 
 __all__ = [
-    "NewJob", "adopt", "again", "cancel", "get", "made_from", "move_many", "over", "retry",
-    "retry_with", "submit", "submit_many", "task_named",
+    "RETRYABLE", "NewJob", "adopt", "again", "cancel", "get", "made_from", "move_many", "over",
+    "retry", "retry_with", "submit", "submit_many", "task_named",
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
-RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
@@ -49,7 +48,7 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     """Makes the row of a message that another Celery client sent; False when there is one."""
     if session.get(Job, job_id) is not None:
         return False
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     job = newjobs.row(new)
     newjobs.start(job, new, at)
     job.id = str(uuid.UUID(job_id))
@@ -152,8 +151,10 @@ def move_many(
     parts = (Job.id, Job.task, Job.queue, Job.priority, Job.state, Job.attempt, Job.last_seq)
     fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
     moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     events.record(session, [events.of_state(job, at) for job in moved])
+    if to in RETRYABLE:
+        sms.abandon(session, held)
     return moved
 
 

@@ -189,6 +189,17 @@ class Job(Base):
     )
 
 
+class Repeat(Base):
+    """An Idempotency-Key whose request was answered with a live job of its unique_key."""
+
+    __tablename__ = "repeats"
+
+    idempotency_key: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    idempotency_body: Mapped[str] = mapped_column(DIGEST)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    accepted_at: Mapped[datetime]
+
+
 class Event(Base):
     """Something that happened to a job: a change of state or a line of its log."""
 

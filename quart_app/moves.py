@@ -6,12 +6,14 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Row, Table, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
-from quart_app import db, events
+from quart_app import db, events, sms
 from quart_app.models import Event, Job, JobState
 
 _TABLE = cast("Table", Job.__table__)
 #: Of the table: with the attributes of Job a statement takes twice as long.
 column = _TABLE.c
+#: Where a job may be queued again from, by hand.
+RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
 class Move:
@@ -53,4 +55,6 @@ class Move:
         data = events.state(self._to, job.attempt, said)
         event = Event(job_id=job_id, seq=job.last_seq, at=job.at, type="state", data=data)
         events.record(session, [event])
+        if self._to in RETRYABLE:
+            sms.abandon(session, [job_id])
         return job

@@ -53,7 +53,7 @@ class Queue:
 
 def everyone(session: Session) -> list[Queue]:
     """Those that hold jobs, that workers listen to, or that CELERY_TASK_QUEUES names, by name."""
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     found, heard = lines(session), listeners(session)
     came, went = _came(session, at), _went(session, at)
     names = found.keys() | heard.keys() | current_app.config["CELERY_TASK_QUEUES"].keys()

@@ -13,15 +13,15 @@ from quart import Quart, current_app
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
-from quart_app import db, lifelines, nodes, publisher, rescue
+from quart_app import db, jobs, lifelines, nodes, publisher, rescue
 from quart_app.brokers import Waiting
 from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
-from quart_app.moves import Move, column
 from quart_app.publisher import Publisher
 
 _MOST_A_TICK = 200
+_MOST_RINGS = 500
 #: Doorbells that were rung and may be lost, of one queue: more than can wait for it.
 _MOST_SUSPECTS = 2_000
 #: Seconds a commit's own doorbell has before the relay rings.
@@ -30,12 +30,6 @@ _GRACE = 1.0
 _UNHEARD = 3.0
 _LONGEST_WAIT = 60.0
 _EVERY = 0.5
-
-_WAITING = (JobState.SCHEDULED, JobState.RETRYING)
-_BRING_ON = Move(
-    JobState.QUEUED, column.available_at <= db.now(),
-    from_=_WAITING, of=publisher.NEEDED, published_at=None,
-)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +79,7 @@ def tick(database: db.Database, broker: Publisher) -> int:
         queues = _queues(session)
     if due or silent:
         with database.session() as session:
-            for job_id in due:
-                _bring_on(session, job_id)
+            _bring_on(session, due)
             for job_id in silent:
                 rescue.give_back(session, job_id)
     return lost + len(due) + len(silent) + _ring_unheard(database, broker, queues)
@@ -103,12 +96,18 @@ def _see_to_ended_nodes(database: db.Database) -> int:
 
 
 def _due(session: Session) -> Sequence[str]:
-    found = select(Job.id).where(Job.state.in_(_WAITING), Job.available_at <= db.now())
+    waiting = Job.state.in_((JobState.SCHEDULED, JobState.RETRYING))
+    found = select(Job.id).where(waiting, Job.available_at <= db.now())
     return session.scalars(found.order_by(Job.available_at).limit(_MOST_A_TICK)).all()
 
 
-def _bring_on(session: Session, job_id: str) -> None:
-    if job := _BRING_ON(session, job_id):
+def _bring_on(session: Session, due: Sequence[str]) -> None:
+    waiting = (JobState.SCHEDULED, JobState.RETRYING)
+    its_time = Job.available_at <= db.now()
+    moved = jobs.move_many(
+        session, due, JobState.QUEUED, its_time, from_=waiting, published_at=None
+    )
+    for job in moved:
         publisher.ring(session, job)
 
 
@@ -132,7 +131,7 @@ def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str
     if not unheard:
         return 0
     with database.session() as session:
-        rings = [ring for job in unheard if (ring := _take(session, job))]
+        rings = _take(session, unheard)
     if rings and not broker.push(rings):
         with database.session() as session:
             _put_back(session, rings)
@@ -149,7 +148,7 @@ def _unheard(
 ) -> Iterator[_Card]:
     """Of each queue those that come first, so that no queue waits for another."""
     for queue, there in waiting.items():
-        room = min(broker.most_doorbells - there.count, _MOST_A_TICK)
+        room = min(broker.most_doorbells - there.count, _MOST_RINGS)
         if room > 0:
             queued = (Job.queue == queue, Job.state == JobState.QUEUED)
             new = (*queued, Job.published_at.is_(None), Job.available_at < db.now(-_GRACE))
@@ -159,7 +158,7 @@ def _unheard(
 
 
 def _lost_doorbells(session: Session, broker: Publisher, queue: str, there: Waiting) -> list[_Card]:
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     if broker.was_away:
         broker.was_away, broker.back_at = False, at
     heard = {key: _heard_until(session, jobs) for key, jobs in there.oldest.items()}
@@ -198,12 +197,20 @@ def _ring(job: _Card) -> Ring:
     return Ring(job.id, job.task, job.queue, job.priority)
 
 
-def _take(session: Session, job: _Card) -> Ring | None:
-    """Marks the doorbell as rung by this relay and no other."""
-    same = (Job.id == job.id, Job.state == JobState.QUEUED, Job.rings == job.rings)
-    marked = update(Job).where(*same).values(published_at=db.now(), rings=Job.rings + 1)
-    done = session.execute(marked.execution_options(synchronize_session=False))
-    return _ring(job) if done.rowcount else None  # type: ignore[attr-defined]
+def _take(session: Session, found: Sequence[_Card]) -> list[Ring]:
+    """Marks as rung those that no other relay has rung meanwhile."""
+    rings = {job.id: job.rings for job in found}
+    # Locked in the order of their ids, so that relays wait for each other and do not deadlock.
+    locked = select(Job.id, Job.state, Job.rings).where(Job.id.in_(rings)).order_by(Job.id)
+    mine = {
+        job.id
+        for job in session.execute(locked.with_for_update())
+        if job.state is JobState.QUEUED and job.rings == rings[job.id]
+    }
+    marked = update(Job).where(Job.id.in_(sorted(mine)))
+    marked = marked.values(published_at=db.now(), rings=Job.rings + 1)
+    session.execute(marked.execution_options(synchronize_session=False))
+    return [_ring(job) for job in found if job.id in mine]
 
 
 def _put_back(session: Session, rings: Sequence[Ring]) -> None:

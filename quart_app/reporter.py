@@ -1,6 +1,6 @@
-"""What running jobs say, stored and announced by one thread, so that no task ever waits for it.
+"""What running jobs say, announced by one thread and stored by another, so that no task waits.
 
-The same thread keeps the leases: when the process dies, both end with it.
+The one that stores keeps the leases, too: when the process dies, they end with it.
 """
 
 import logging
@@ -21,7 +21,9 @@ from quart_app.interrupt import Interrupt
 from quart_app.models import Job
 from quart_app.publisher import Publisher
 
-_PAUSE = 0.02  # between two rounds: what comes meanwhile goes together
+_PAUSE = 0.002  # between two announcements: what comes meanwhile goes together
+_APART = 0.02  # those of one job: a body that counts in a loop is no flood
+_WRITE_PAUSE = 0.02
 _PROGRESS_EVERY = 1.0
 _ANNOUNCE_AGAIN = 5.0
 _COURTESY = 5.0  # for a cancelled body to look and to stop by itself
@@ -61,12 +63,13 @@ class Run:
         self._count = 0
         self._progress: dict[str, Any] | None = None
         self._announced: dict[str, Any] | None = None
+        self._announced_at = -math.inf
         self._stored: dict[str, Any] | None = None
 
     def progress(self, current: float, total: float | None, message: str) -> None:
         numbers = {"current": _number(current), "total": _number(total)}
         self._progress = {**numbers, "message": plain(message)}
-        self._reporter.wake()
+        self._reporter.has_news.set()
 
     def log(self, message: str, level: str) -> None:
         self._count += 1
@@ -75,7 +78,7 @@ class Run:
         if self._count == _MOST_LINES:
             level, message = "warning", f"Only the first {_MOST_LINES} lines of this job are kept."
         self._lines.append(Line(datetime.now(UTC), plain(level), plain(message)))
-        self._reporter.wake()
+        self._reporter.has_lines.set()
 
     def insist(self) -> None:
         """Ends a body that was asked to stop and has not; called again and again."""
@@ -89,12 +92,16 @@ class Run:
         self._asked_at = -math.inf
 
     def unannounced(self) -> dict[str, Any] | None:
-        """The newest progress, unless it has been announced."""
-        newest = self._progress
-        if newest is self._announced:
+        """The newest progress, unless it has been announced or another just was."""
+        newest, now = self._progress, time.monotonic()
+        if newest is self._announced or now < self._announced_at + _APART:
             return None
-        self._announced = newest
+        self._announced, self._announced_at = newest, now
         return newest
+
+    @property
+    def has_news(self) -> bool:
+        return self._progress is not self._announced
 
     @property
     def is_unsaid(self) -> bool:
@@ -124,60 +131,75 @@ class Run:
 
 
 class Reporter:
-    """The runs of one process and the thread that speaks for them."""
+    """The runs of one process and the threads that speak for them.
+
+    Two, so that a slow database holds up no announcement, and a slow Redis no lease.
+    """
 
     def __init__(self, app: Quart) -> None:
         self.database: db.Database = app.extensions["db"]
         self.publisher: Publisher = app.extensions["publisher"]
         self.lease: float = app.config["JOB_LEASE"]
-        self._thread: threading.Thread | None = None
         self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: the parent's runs and threads are not its own."""
+        self._lock = threading.Lock()
+        self.has_news, self.has_lines = threading.Event(), threading.Event()
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._threads: list[threading.Thread] = []
+        self._silent_until = 0.0
 
     def start(self, job: Job) -> Run:
         run = Run(job, self)
         with self._lock:
             self._runs[(run.job_id, run.attempt)] = run
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._speak, name="reporter", daemon=True)
-                self._thread.start()
+            if not self._threads:
+                self._threads = [
+                    threading.Thread(target=work, name=name, daemon=True)
+                    for name, work in {"announcer": self._announce, "keeper": self._keep}.items()
+                ]
+                for thread in self._threads:
+                    thread.start()
         return run
 
     def end(self, run: Run) -> None:
         with self._lock:
             self._runs.pop((run.job_id, run.attempt), None)
 
-    def wake(self) -> None:
-        self._woken.set()
+    @property
+    def _running(self) -> list[Run]:
+        with self._lock:
+            return list(self._runs.values())
 
-    def forget(self) -> None:
-        """In a forked child: the parent's runs and thread are not its own."""
-        self._lock = threading.Lock()
-        self._woken = threading.Event()
-        self._runs: dict[tuple[str, int], Run] = {}
-        self._thread = None
-        self._silent_until = 0.0
-
-    def _speak(self) -> None:
+    def _announce(self) -> None:
+        patience = None
         while True:
-            self._woken.wait(min(self.lease / 10, 0.5))
-            self._woken.clear()
-            with self._lock:
-                runs = list(self._runs.values())
-            self._announce(runs)
-            for run in runs:
-                if run.is_due(self.lease / 3) and not run.lost:
-                    self._write(run)
-                run.insist()
+            self.has_news.wait(patience)
+            self.has_news.clear()
+            runs = self._running
+            if time.monotonic() >= self._silent_until:
+                self._announce_news(runs)
+            patience = _APART if any(run.has_news for run in runs) else None
             time.sleep(_PAUSE)
 
-    def _announce(self, runs: list[Run]) -> None:
-        if time.monotonic() < self._silent_until:
-            return
+    def _announce_news(self, runs: list[Run]) -> None:
         news = [(run.job_id, newest) for run in runs if (newest := run.unannounced())]
         frames = [progress_frame(job_id, newest) for job_id, newest in news]
         if frames and not self.publisher.announce(frames):
-            # The rows carry on alone: a Redis that is away may cost this thread little time.
+            # The rows carry on alone: a Redis that is away is not asked for every frame.
             self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
+
+    def _keep(self) -> None:
+        while True:
+            self.has_lines.wait(min(self.lease / 10, 0.25))
+            self.has_lines.clear()
+            for run in self._running:
+                # Who holds the lock writes the job's end, and what is unsaid with it.
+                if run.is_due(self.lease / 3) and not (run.lost or run.lock.locked()):
+                    self._write(run)
+                run.insist()
+            time.sleep(_WRITE_PAUSE)
 
     def _write(self, run: Run) -> None:
         try:

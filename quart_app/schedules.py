@@ -31,7 +31,7 @@ def create(session: Session, /, name: str, task: str, **options: Any) -> Schedul
 
     Raises Denied, NotFound, Invalid or Conflict.
     """
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     columns = newschedules.columns(NewSchedule(name=name, task=task, **options))
     with _unique(name):
         made = _add(session, columns | {"source": "api"}, at)
@@ -67,7 +67,7 @@ def everyone(session: Session) -> list[Schedule]:
 def upcoming(session: Session, schedule_id: str, count: int) -> list[tuple[datetime, bool]]:
     """The next times of its rule in its zone, paused or not; whether a clock change moved each."""
     schedule = get(session, schedule_id)
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     zone = ZoneInfo(schedule.timezone)
     times = islice(duetimes.after(schedule, at), count)
     return [(time.astimezone(zone), duetimes.is_moved(schedule, time)) for time in times]
@@ -83,22 +83,32 @@ def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
     return sorted(found, key=lambda job: job.id, reverse=True)[:count]
 
 
+def changeable(session: Session, schedule_id: str) -> Schedule:
+    """Held until the commit. Raises Denied, NotFound, and Conflict for one from settings."""
+    schedule = get(session, schedule_id, to_change=True)
+    if schedule.source == "settings":
+        raise Conflict(
+            f"The schedule {schedule.name!r} comes from CELERY_BEAT_SCHEDULE: change it there."
+        )
+    return schedule
+
+
 def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
     """`changes` are fields of NewSchedule; a cron given takes the place of an interval, and back.
 
     Raises Denied, NotFound, Invalid or Conflict, which is for those from settings too.
     """
-    schedule = get(session, schedule_id, to_change=True)
-    _refuse_settings(schedule)
-    at = session.scalars(select(db.now())).one()
+    schedule = changeable(session, schedule_id)
+    at = db.clock(session)
     known = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
+    differing = sorted(name for name, value in changes.items() if value != known[name])
     for given, other in _OTHER_RULE.items():
         if changes.get(given) is not None:
             known[other] = None
     new = NewSchedule(**known | changes)
     with _unique(new.name), session.begin_nested():
         _set(schedule, newschedules.columns(new), at)
-    return _recorded(session, "change", schedule, fields=sorted(changes))
+    return _recorded(session, "change", schedule, fields=differing)
 
 
 def pause(session: Session, schedule_id: str) -> Schedule:
@@ -112,7 +122,7 @@ def resume(session: Session, schedule_id: str) -> Schedule:
     """Due again from now on: what passed meanwhile is not made up for."""
     schedule = get(session, schedule_id, to_change=True)
     if schedule.paused:
-        at = session.scalars(select(db.now())).one()
+        at = db.clock(session)
         schedule.paused, schedule.next_at = False, duetimes.next_after(schedule, at)
     return _recorded(session, "resume", schedule)
 
@@ -135,8 +145,7 @@ def submit(session: Session, schedule: Schedule, due_at: datetime | None = None)
 
 def delete(session: Session, schedule_id: str) -> None:
     """Its jobs stay. Raises NotFound, and Conflict for one from settings."""
-    schedule = get(session, schedule_id, to_change=True)
-    _refuse_settings(schedule)
+    schedule = changeable(session, schedule_id)
     _recorded(session, "delete", schedule)
     session.delete(schedule)
 
@@ -148,7 +157,7 @@ def adopt_settings(session: Session, entries: Mapping[str, Any], timezone: str) 
     """
     known = session.scalars(select(Schedule).where(Schedule.source == "settings")).all()
     by_name = {schedule.name: schedule for schedule in known}
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     wanted = beatschedule.read(entries)
     for name in by_name.keys() - wanted.keys():
         session.execute(delete_from(Schedule).where(Schedule.id == by_name[name].id))
@@ -190,13 +199,6 @@ def _recorded(session: Session, verb: str, schedule: Schedule, **detail: Any) ->
     facts = {"name": schedule.name, "task": schedule.task, **detail}
     audit.record(session, f"schedule.{verb}", schedule.id, **facts)
     return schedule
-
-
-def _refuse_settings(schedule: Schedule) -> None:
-    if schedule.source == "settings":
-        raise Conflict(
-            f"The schedule {schedule.name!r} comes from CELERY_BEAT_SCHEDULE: change it there."
-        )
 
 
 @contextmanager

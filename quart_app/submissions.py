@@ -6,23 +6,31 @@ from quart import Quart, current_app
 from sqlalchemy.exc import DataError
 
 from quart_app import db, intake, newjobs, traces
-from quart_app.errors import Problem
+from quart_app.errors import Problem, Unsure
 from quart_app.intake import Row
 from quart_app.models import Job
 from quart_app.newjobs import NewJob
-from quart_app.together import Together
+from quart_app.together import Late, Together
 
 
 def init_app(app: Quart) -> None:
-    app.extensions["submissions"] = Together(app, _accept)
+    app.extensions["submissions"] = Together(app, _accept, app.config["REQUEST_PATIENCE"])
 
 
 async def submit(new: NewJob) -> Job:
-    """As `jobs.submit`, in a transaction that others may share; durable when this returns."""
+    """As `jobs.submit`, in a transaction that others may share; durable when this returns.
+
+    Raises Late when it has been left out, Unsure when it may still be carried out.
+    """
     rows: Together[Row, Job] = current_app.extensions["submissions"]
     with traces.submitting() as tell:
         # Checked before anything is begun, so that what is wrong concerns its caller alone.
-        job = await rows.ask((newjobs.row(new), new))
+        try:
+            job = await rows.ask((newjobs.row(new), new))
+        except Late as late:
+            if late.was_asked:
+                raise Unsure from late
+            raise
         tell([job])
     return job
 

@@ -4,13 +4,30 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from quart import Quart
+from sqlalchemy.exc import TimeoutError as NoAnswer
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+
+
+class Late(NoAnswer):
+    """No answer came in time. If it `was_asked`, nobody knows what comes of it."""
+
+    def __init__(self, was_asked: bool) -> None:
+        super().__init__("no answer came in time")
+        self.was_asked = was_asked
+
+
+@dataclass(eq=False)
+class _Call(Generic[Question, Answer]):
+    question: Question
+    answer: asyncio.Future[Answer]
+    was_asked: bool = False
 
 
 class Together(Generic[Question, Answer]):
@@ -18,36 +35,43 @@ class Together(Generic[Question, Answer]):
 
     `answer` is given up to `most` questions in an application context of its own, and returns their
     answers in order; one that is an exception is raised by its own call, what `answer` itself
-    raises by all.
+    raises by all. A call waits for `patience` seconds, those of the round before it included.
     """
 
     def __init__(
         self,
         app: Quart,
         answer: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | Exception]]],
+        patience: float,
         most: int = 200,
     ) -> None:
         self._app = app
         self._answer = answer
+        self._patience = patience
         self._most = most
         #: What waits for the next round, of each loop where rounds are under way.
         self._waiting: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, deque[tuple[Question, asyncio.Future[Answer]]]
+            asyncio.AbstractEventLoop, deque[_Call[Question, Answer]]
         ] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Question) -> Answer:
+        """Raises Late after `patience` seconds; what waits until then for its round is left out."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
+        call: _Call[Question, Answer] = _Call(question, loop.create_future())
         if loop in self._waiting:
-            self._waiting[loop].append((question, answer))
+            self._waiting[loop].append(call)
         else:
-            self._waiting[loop] = deque([(question, answer)])
+            self._waiting[loop] = deque([call])
             # Without the context of the call that happens to be the first.
             rounds = loop.create_task(self._rounds(loop), context=contextvars.Context())
             self._tasks.add(rounds)
             rounds.add_done_callback(self._tasks.discard)
-        return await answer
+        try:
+            async with asyncio.timeout(self._patience):
+                return await call.answer
+        except TimeoutError:
+            raise Late(call.was_asked) from None
 
     async def _rounds(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting = self._waiting[loop]
@@ -55,27 +79,29 @@ class Together(Generic[Question, Answer]):
             while waiting:
                 calls = [waiting.popleft() for _ in range(min(len(waiting), self._most))]
                 # Who has gone before the round began asks for nothing any more.
-                if there := [call for call in calls if not call[1].done()]:
+                if there := [call for call in calls if not call.answer.done()]:
                     await self._round(there)
         finally:
             del self._waiting[loop]
-            for _, answer in waiting:
-                answer.cancel()
+            for call in waiting:
+                call.answer.cancel()
 
-    async def _round(self, calls: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
+    async def _round(self, calls: Sequence[_Call[Question, Answer]]) -> None:
+        for call in calls:
+            call.was_asked = True
         try:
             async with self._app.app_context():
-                answers = await self._answer([question for question, _ in calls])
+                answers = await self._answer([call.question for call in calls])
         except Exception as error:
             answers = [error] * len(calls)
         except asyncio.CancelledError:
-            for _, waiting in calls:
-                waiting.cancel()
+            for call in calls:
+                call.answer.cancel()
             raise
-        for (_, waiting), answer in zip(calls, answers, strict=True):
-            if waiting.done():  # its caller has gone
+        for call, answer in zip(calls, answers, strict=True):
+            if call.answer.done():  # its caller has gone
                 continue
             if isinstance(answer, Exception):
-                waiting.set_exception(answer)
+                call.answer.set_exception(answer)
             else:
-                waiting.set_result(answer)
+                call.answer.set_result(answer)

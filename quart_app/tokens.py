@@ -42,7 +42,7 @@ def create(
         _check_text("task", pattern, 255)
     if len(tasks) > _MOST_TASKS:
         raise Invalid("task", f"expected at most {_MOST_TASKS} patterns")
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     secret = _PREFIX + secrets.token_urlsafe(32)
     token = Token(
         id=str(uuid_utils.uuid7()), name=name, digest=digest(secret), role=role,

@@ -13,7 +13,6 @@ from pathlib import Path
 from socket import socket
 
 from quart import Quart
-from sqlalchemy import select
 
 from quart_app import actors, binding, db, migrations, nodes, tokens, valkey
 from quart_app.children import Part
@@ -78,7 +77,7 @@ def _way_in(database: db.Database, address: str) -> list[str]:
 def stages(app: Quart, sock: socket, workers: int, concurrency: int | None) -> list[list[Part]]:
     """What starts after what."""
     with app.extensions["db"].session(reading=True) as session:
-        since = session.scalars(select(db.now())).one()
+        since = db.clock(session)
     webs = [_web(app, sock, number) for number in range(1, workers + 1)]
     working = [*webs, _worker(app, concurrency, since), _beat(app, since)]
     return [[_valkey(app)], working] if app.config["EMBEDDED_REDIS"] else [working]

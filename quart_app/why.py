@@ -27,7 +27,7 @@ class Why:
 def explain(session: Session, job_id: str) -> Why:
     """Raises NotFound for an unknown id."""
     job = jobs.get(session, job_id)
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     return _BY_STATE.get(job.state, _ended)(session, job, at)
 
 

@@ -35,7 +35,7 @@ class Worker:
 
 def online(session: Session) -> list[Worker]:
     """From our tables alone: a worker that is busy or stuck is shown all the same."""
-    at = session.scalars(select(db.now())).one()
+    at = db.clock(session)
     running = _running(session)
     return [
         Worker(

@@ -1,5 +1,6 @@
 """Every test that takes `place` runs twice: on SQLite with the embedded Redis, and on MariaDB."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,6 +25,11 @@ from tests.book import Book
 from tests.ledger import Ledger
 
 STRICT = bool(os.environ.get("QM_TEST_STRICT"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the collector need not go through it each time."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -76,16 +82,29 @@ def _close_databases() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "mariadb"])
-def places(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Place]]:
+def places(request: pytest.FixtureRequest) -> list[Place]:
     """A quiet one, and one where the worker that tests share is at work."""
-    folder = tmp_path_factory.mktemp(request.param)
-    start = _sqlite if request.param == "sqlite" else _mariadb
-    with start(folder) as found:
-        for place in found:
-            migrations.upgrade(place.app().extensions["db"])
-        yield found
+    found: list[Place] = request.getfixturevalue(f"{request.param}_places")
+    return found
+
+
+# Fixtures without a parameter: those with one end whenever the parameter changes, file by file.
+@pytest.fixture(scope="session")
+def sqlite_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Place]]:
+    with _sqlite(tmp_path_factory.mktemp("sqlite")) as found:
+        yield _migrated(found)
+
+
+@pytest.fixture(scope="session")
+def mariadb_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Place]]:
+    with _mariadb(tmp_path_factory.mktemp("mariadb")) as found:
+        yield _migrated(found)
+
+
+def _migrated(places: list[Place]) -> list[Place]:
+    for place in places:
+        migrations.upgrade(place.app().extensions["db"])
+    return places
 
 
 @pytest.fixture(scope="session")
@@ -234,10 +253,32 @@ class Caller:
 
 
 @pytest.fixture(scope="session")
-def worker(places: list[Place], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def worker(places: list[Place], request: pytest.FixtureRequest) -> Path:
     """A real worker, started as the study guide starts it; the file of its log."""
-    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    log: Path = request.getfixturevalue(f"{places[0].name}_worker")
+    return log
+
+
+@pytest.fixture(scope="session")
+def sqlite_worker(
+    sqlite_places: list[Place], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    with _working_in(sqlite_places[1], tmp_path_factory.mktemp("worker")) as log:
+        yield log
+
+
+@pytest.fixture(scope="session")
+def mariadb_worker(
+    mariadb_places: list[Place], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    with _working_in(mariadb_places[1], tmp_path_factory.mktemp("worker")) as log:
+        yield log
+
+
+@contextmanager
+def _working_in(place: Place, folder: Path) -> Iterator[Path]:
+    log = folder / "worker.log"
     argv = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=2")
-    with real.process(argv, places[True].env | {"JOB_LEASE": "3"}, log):
+    with real.process(argv, place.env | {"JOB_LEASE": "3"}, log):
         real.until(lambda: " ready." in log.read_text(), 30)
         yield log

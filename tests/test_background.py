@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
-from quart_app import db, jobs, sms
+from quart_app import bulk, db, jobs, rescue, sms
 from quart_app.models import Job, JobState, Message, MessageState
 from tests import real
 from tests.conftest import Place
@@ -81,6 +83,10 @@ def sender(place: Place, endpoint: Endpoint, tmp_path_factory: Any) -> Iterator[
     assert "hush" not in log.read_text()
 
 
+def cancel_all(session: Session, job_id: str) -> None:
+    bulk.CANCEL.verb(session, [job_id])
+
+
 def message_of(ledger: Ledger, job_id: str) -> Message:
     found = select(Message).where(Message.job_id == job_id)
     return ledger.within(lambda s: s.scalars(found).one())
@@ -141,6 +147,73 @@ def test_a_worker_that_is_killed_within_the_call_leaves_the_fate_unknown(
     assert message_of(ledger, job_id).state is MessageState.UNKNOWN
     assert endpoint.texts.count("hang and be killed") == 1
     endpoint.texts.clear()
+
+
+@contextmanager
+def handing_over(
+    ledger: Ledger, place: Place, endpoint: Endpoint, log: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A worker of its own within the provider's call, and the job that it runs."""
+    endpoint.texts.clear()
+    url = f"json://127.0.0.1:{endpoint.server_port}/?rto=60"
+    words = real.python("celery", "-A", "tasks", "worker", "-Q", "own", "--concurrency=1")
+    env = place.env | {"SMS_PROVIDER": url, "JOB_LEASE": "3"}
+    with real.process(words, env, log) as process:
+        job_id = ledger.submit(SEND, TO, "hang", queue="own")
+        until(lambda: endpoint.texts)
+        assert message_of(ledger, job_id).state is MessageState.SENDING
+        yield process, job_id
+    assert endpoint.texts == ["hang"]
+    endpoint.texts.clear()
+
+
+def is_given_up(ledger: Ledger, job_id: str) -> bool:
+    message = message_of(ledger, job_id)
+    return (message.state, message.error) == (
+        MessageState.UNKNOWN, "its job ended while it was being handed over",
+    )  # fmt: skip
+
+
+def test_a_job_cancelled_within_the_call_leaves_the_fate_unknown(
+    ledger: Ledger, place: Place, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    with handing_over(ledger, place, endpoint, tmp_path / "log") as (_, job_id):
+        ledger.cancel(job_id)
+        assert ledger.ended(job_id).state is JobState.CANCELLED
+        assert is_given_up(ledger, job_id)
+
+
+def test_so_does_one_whose_worker_is_killed_before_it_hears_of_that(
+    ledger: Ledger, place: Place, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    with handing_over(ledger, place, endpoint, tmp_path / "log") as (process, job_id):
+        os.killpg(process.pid, signal.SIGSTOP)
+        ledger.cancel(job_id)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert ledger.ended(job_id).state is JobState.CANCELLED
+        assert is_given_up(ledger, job_id)
+
+
+@pytest.mark.parametrize("verb", [jobs.cancel, cancel_all], ids=["one", "many"])
+def test_so_does_one_that_is_cancelled_when_its_worker_was_lost(
+    ledger: Ledger, place: Place, endpoint: Endpoint, tmp_path: Path, verb: Any
+) -> None:
+    with handing_over(ledger, place, endpoint, tmp_path / "log") as (process, job_id):
+        os.killpg(process.pid, signal.SIGKILL)
+        ledger.reached(job_id, JobState.QUEUED)
+        assert message_of(ledger, job_id).state is MessageState.SENDING
+        ledger.within(lambda s: verb(s, job_id))
+        assert is_given_up(ledger, job_id)
+
+
+def test_so_does_one_that_fails_since_its_worker_was_lost_too_often(
+    ledger: Ledger, place: Place, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    with handing_over(ledger, place, endpoint, tmp_path / "log") as (process, job_id):
+        ledger.change(job_id, losses=rescue.MOST_LOSSES - 1, max_attempts=1)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert ledger.ended(job_id).state is JobState.FAILED
+        assert is_given_up(ledger, job_id)
 
 
 def children(pid: int) -> list[int]:

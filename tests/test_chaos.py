@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from bench.chaos import findings, tables
+from bench.chaos.clocks import COMPILER, Clocks
 from bench.chaos.crew import Crew, Part
 from bench.chaos.findings import Findings
 from quart_app import attempts
@@ -199,3 +200,30 @@ def test_a_disk_is_full_for_a_while_and_seen_by_nobody_else(tmp_path: Path) -> N
         pytest.skip("only root mounts a disk")
     assert done.stdout.splitlines() == ["No space left on device", "100000"]
     assert list(tmp_path.iterdir()) == []
+
+
+TOLD = """
+import datetime, time
+print(time.monotonic(), time.time(), datetime.datetime.now().timestamp(), flush=True)
+input()
+time.sleep(0.1)
+print(time.monotonic(), time.time(), datetime.datetime.now().timestamp(), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not COMPILER, reason="preloads what it compiles")
+def test_a_clock_is_set_for_one_process_while_its_time_goes_on(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path / "clocks")
+    with subprocess.Popen(
+        [sys.executable, "-c", TOLD], env=os.environ | clocks.env("one"), text=True, stdin=-1,
+        stdout=-1,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        assert process.stdout
+        before = [float(word) for word in process.stdout.readline().split()]
+        clocks.set("one", -7200)
+        print(file=process.stdin, flush=True)
+        after = [float(word) for word in process.stdout.readline().split()]
+    passed, *set_back = (there - here for here, there in zip(before, after, strict=True))
+    assert 0 < passed < 60
+    assert all(-7200 <= seconds < -7140 for seconds in set_back)

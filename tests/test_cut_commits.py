@@ -1,5 +1,6 @@
 """A commit whose answer is lost: what became of it is asked for, and never guessed."""
 
+import asyncio
 import select
 import socket
 import threading
@@ -9,15 +10,18 @@ from contextlib import closing, suppress
 import pytest
 from sqlalchemy import make_url
 
-from quart_app import attempts, jobs, lists
+from quart_app import attempts, db, jobs, lists, submissions
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Unsure
 from quart_app.models import Job
+from quart_app.newjobs import NewJob
 from quart_app.reporter import Run
+from quart_app.together import Late
 from tasks import outcomes
 from tests.book import ADD
 from tests.conftest import Place
 from tests.ledger import Ledger
+from tests.real import eventually
 
 
 class Cutter(threading.Thread):
@@ -30,6 +34,9 @@ class Cutter(threading.Thread):
         #: "before" the server gets the COMMIT, or "after" it has answered; "away" from then on.
         self.cut = ""
         self.is_away = False
+        #: While `passes` is not set nothing does, and nothing is closed; `holds` tells of that.
+        self.passes, self.holds = threading.Event(), threading.Event()
+        self.passes.set()
 
     def run(self) -> None:
         with suppress(OSError):
@@ -47,12 +54,18 @@ class Cutter(threading.Thread):
             while not self.is_away:
                 for ready in select.select([client, server], [], [], 0.2)[0]:
                     data = ready.recv(65536)
+                    self._wait()
                     if ready is client and b"COMMIT" in data and self.cut:
                         self._cut(data, server)
                         return
                     if not data:
                         return
                     (server if ready is client else client).sendall(data)
+
+    def _wait(self) -> None:
+        if not self.passes.is_set():
+            self.holds.set()
+            self.passes.wait(20)
 
     def _cut(self, data: bytes, server: socket.socket) -> None:
         where, self.cut = self.cut, ""
@@ -112,6 +125,39 @@ async def test_while_the_database_does_not_say_it_is_said_to_be_unknown(
 ) -> None:
     with pytest.raises(Unsure, match="may or may not have been carried out"):
         await submit(behind, cutter, "after, then away")
+
+
+async def test_a_request_waits_for_a_frozen_database_for_so_long_and_hears_what_is_known(
+    clean: Place, cutter: Cutter
+) -> None:
+    url = make_url(clean.database_url).set(port=cutter.port)
+    app = clean.app(DATABASE_URL=url.render_as_string(hide_password=False), REQUEST_PATIENCE=2.0)
+    async with app.app_context():
+        await submit_shared(1)
+        cutter.passes.clear()
+        asked = asyncio.create_task(submit_shared(2))
+        await asyncio.to_thread(cutter.holds.wait, 20)  # its transaction has begun
+        left_out = asyncio.create_task(submit_shared(3))
+        with pytest.raises(Unsure):
+            await asked
+        with pytest.raises(Late):
+            await left_out
+        cutter.passes.set()
+        await eventually(lambda: is_accepted(4))
+        kept = await db.read(lists.page, lists.Filters())
+        await app.extensions["db"].close()
+    # The second one may have been carried out, as was said; and it has been.
+    assert {job.args[0] for job in kept.jobs} == {1, 2, 4}
+
+
+async def submit_shared(number: int) -> Job:
+    return await submissions.submit(NewJob(task=ADD, args=[number]))
+
+
+async def is_accepted(number: int) -> bool:
+    with suppress(Late, Unsure):
+        return bool(await submit_shared(number))
+    return False
 
 
 def test_a_workers_outcome_is_recorded_once_although_its_answer_was_lost(

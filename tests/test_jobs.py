@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
-from quart_app import attempts, jobs
+from quart_app import attempts, db, jobs
 from quart_app.errors import Conflict, Full, Invalid, NotFound
-from quart_app.models import Event, Job, JobState
+from quart_app.models import Event, Job, JobState, Repeat
 from quart_app.moves import Move
 from tests.book import ADD, Book, at_once
 from tests.conftest import Place
@@ -190,6 +190,42 @@ def test_an_idempotency_key_stands_for_one_body_and_one_day(book: Book) -> None:
         book.submit(**KEY | {"idempotency_body": "c" * 64})
     book.set(job, accepted_at=job.accepted_at - timedelta(hours=24, seconds=1))
     assert book.submit(**KEY).id != job.id
+
+
+def test_a_key_that_found_a_live_job_stands_for_it_after_its_end_too(book: Book) -> None:
+    live = book.submit(unique_key="x")
+    for _ in range(2):
+        again = book.submit(unique_key="x", **KEY)
+        assert (again.id, again.duplicate) == (live.id, True)
+    book(jobs.cancel, live.id)
+    again = book.submit(unique_key="x", **KEY)
+    assert (again.id, again.state, again.duplicate) == (live.id, JobState.CANCELLED, True)
+    with pytest.raises(Conflict, match="another body"):
+        book.submit(unique_key="x", **KEY | {"idempotency_body": "c" * 64})
+    assert book.count(Job) == 1
+
+
+def test_a_key_that_found_a_live_job_is_free_again_after_a_day(book: Book) -> None:
+    live = book.submit(unique_key="x")
+    book.submit(unique_key="x", **KEY)
+    book(jobs.cancel, live.id)
+    book(lambda s: s.execute(update(Repeat).values(accepted_at=db.now(-24 * 3600 - 1))))
+    fresh = book.submit(unique_key="x", **KEY)
+    assert (fresh.id != live.id, fresh.duplicate) == (True, False)
+    assert book.submit(unique_key="x", **KEY).id == fresh.id
+
+
+def test_one_key_has_one_answer_though_the_live_job_ends_meanwhile(book: Book) -> None:
+    """Whether each finds the live job or makes another: all of them say the same."""
+    for _ in range(10):
+        live = book.submit(unique_key="x")
+        ask = partial(book.submit, unique_key="x", **KEY)
+        made: list[Any] = at_once([ask, ask, partial(book, jobs.cancel, live.id), ask, ask])
+        assert not [error for error in made if isinstance(error, Exception)]
+        answers = [(job.id, job.duplicate) for job in [*made[:2], *made[3:], ask()]]
+        assert len({job_id for job_id, _ in answers}) == 1
+        assert {is_duplicate for _, is_duplicate in answers} == {answers[0][0] == live.id}
+        book(lambda s: s.execute(delete(Job)))
 
 
 def test_a_delayed_job_is_scheduled_and_one_of_the_past_is_queued(book: Book) -> None:

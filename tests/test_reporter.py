@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from redis import Redis
+from sqlalchemy import update
 
 from quart_app import attempts, db, jobs
 from quart_app.models import Job
@@ -32,6 +34,16 @@ def run(still: Ledger) -> Iterator[Run]:
     reporter.end(run)
 
 
+@contextmanager
+def announced(place: Place, run: Run) -> Iterator[Iterator[str]]:
+    """What is said of the run on Redis from now on; empty for a second without anything."""
+    with Redis.from_url(place.redis_url) as redis, redis.pubsub() as follower:
+        follower.subscribe(CHANNEL + run.job_id)
+        assert follower.get_message(timeout=1)
+        messages = iter(lambda: follower.get_message(timeout=1) or {"data": b""}, None)
+        yield (message["data"].decode() for message in messages)
+
+
 def claimed(ledger: Ledger) -> Job:
     job_id = ledger.submit("add", 1, queue="nowhere")
     claim: Any = (job_id, "tests.sample_tasks.add", "a worker", 1.5)
@@ -52,12 +64,30 @@ def test_the_lease_is_kept_while_the_job_runs(still: Ledger, run: Run) -> None:
 
 
 def test_progress_is_announced_at_once_and_kept_soon(still: Ledger, run: Run, place: Place) -> None:
-    with Redis.from_url(place.redis_url) as redis, redis.pubsub() as follower:
-        follower.subscribe(CHANNEL + run.job_id)
-        assert follower.get_message(timeout=1)
+    with announced(place, run) as frames:
         run.progress(1, 3, "one")
-        until(lambda: b'"one"' in (follower.get_message(timeout=1) or {"data": b""})["data"])
+        until(lambda: "one" in next(frames))
     until(lambda: still.job(run.job_id).progress == {"current": 1, "total": 3, "message": "one"})
+
+
+def test_progress_is_announced_while_the_database_keeps_others_waiting(
+    still: Ledger, run: Run, place: Place
+) -> None:
+    with announced(place, run) as frames, still.app.extensions["db"].session() as held:
+        held.execute(update(Job).values(priority=1))
+        run.log("has to wait", "info")
+        until(run.lock.locked)
+        run.progress(1, 3, "goes by")
+        until(lambda: "goes by" in next(frames), 5)
+        assert run.lock.locked()
+    until(lambda: still.events(run.job_id, "log"))
+
+
+def test_the_newest_progress_is_announced_however_fast_they_come(run: Run, place: Place) -> None:
+    with announced(place, run) as frames:
+        for number in range(1_000):
+            run.progress(number, 999, "on")
+        until(lambda: '"current": 999' in next(frames))
 
 
 def test_saying_much_costs_the_job_nothing(still: Ledger, run: Run) -> None:
@@ -107,6 +137,6 @@ def test_the_reporter_outlives_a_database_that_is_away(still: Ledger, run: Run) 
     reporter = still.app.extensions["reporter"]
     there, reporter.database = reporter.database, db.Database("mysql://nobody@127.0.0.1:1/none")
     run.log("said while away", "info")
-    until(lambda: not reporter._woken.is_set())
+    until(lambda: not reporter.has_lines.is_set())
     reporter.database = there
     until(lambda: still.events(run.job_id, "log"))

@@ -36,7 +36,7 @@ def test_a_schedule_is_made_and_listed_with_its_next_time(clean: Place) -> None:
 
 def test_one_is_shown_with_all_that_it_is(clean: Place) -> None:
     make(clean, "--interval", "2.5", "--missed", "all", "--queue", "q")
-    facts = dict(line.split(maxsplit=1) for line in run(clean, "show", "mine")[1].splitlines())
+    facts = shown(clean, "mine")
     assert json.loads(facts["kwargs"]) == {"left": 1}
     assert (facts["rule"], facts["missed"], facts["source"]) == ("every 2.5 s", "all", "api")
 
@@ -47,6 +47,30 @@ def test_the_next_times_mark_those_that_a_clock_change_moved(clean: Place) -> No
     assert run(clean, "next", "mine", "--count", "3")[1].splitlines() == [
         "2027-03-27 02:30:00+01:00", "2027-03-28 03:00:00+02:00 *", "2027-03-29 02:30:00+02:00",
     ]  # fmt: skip
+
+
+def test_what_is_given_of_one_is_changed_and_the_rest_stays(clean: Place) -> None:
+    make(clean, "--interval", "60", "--queue", "q", "--ends-at", "2999-01-01T00:00:00Z")
+    before = shown(clean, "mine")
+    out = run(clean, "change", "mine", "--name", "new", "--cron", "@daily", "--timezone", "UTC")
+    assert re.fullmatch(r"Schedule 'new' is changed; next: \S+ 00:00:00 UTC\.\n", out[1])
+    after = shown(clean, "new")
+    expected = {"rule": "@daily", "timezone": "UTC", "next": after["next"]}
+    assert after == before | expected
+    run(clean, "change", "new", "--interval", "5", "--kwargs", '{"left": 2}')
+    assert shown(clean, "new").items() >= {"rule": "every 5 s", "kwargs": '{"left": 2}'}.items()
+
+
+def test_a_change_may_clear_what_may_be_empty(still: Ledger, clean: Place) -> None:
+    make(clean, "--interval", "60", "--queue", "q", "--ends-at", "2001-01-01T00:00:00Z")
+    assert shown(clean, "mine")["next"] == "has ended"
+    assert run(clean, "change", "mine", "--clear", "ends-at", "--clear", "queue")[0] == 0
+    assert shown(clean, "mine")["next"] != "has ended"
+    assert still.within(lambda s: schedules.named(s, "mine").queue) is None
+
+
+def shown(place: Place, name: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in run(place, "show", name)[1].splitlines())
 
 
 def test_one_is_paused_and_resumed(clean: Place) -> None:
@@ -77,10 +101,13 @@ def test_an_unknown_name_is_one_line(clean: Place, word: str) -> None:
     assert run(clean, word, "no such") == (1, "", expected)
 
 
-def test_one_of_settings_is_not_deleted(still: Ledger, clean: Place) -> None:
+@pytest.mark.parametrize("words", [["delete", "given"], ["change", "given", "--cron", "@daily"]])
+def test_one_of_settings_is_neither_changed_nor_deleted(
+    still: Ledger, clean: Place, words: list[str]
+) -> None:
     entry = {"given": {"task": ADD, "args": [1], "schedule": 60}}
     still.within(lambda s: schedules.adopt_settings(s, entry, "UTC"))
-    code, out, err = run(clean, "delete", "given")
+    code, out, err = run(clean, *words)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "CELERY_BEAT_SCHEDULE" in err
 
@@ -104,3 +131,15 @@ def test_what_makes_no_sense_is_named_and_nothing_is_made(clean: Place) -> None:
         assert code in (1, 2), words
         assert named in err.splitlines()[-1], words
     assert run(clean, "list") == (0, "", "")
+
+
+def test_a_senseless_change_is_named_and_nothing_is_changed(clean: Place) -> None:
+    make(clean)
+    make(clean, name="taken")
+    before = shown(clean, "mine")
+    wrong = [*WRONG[:2], *WRONG[3:], ([], "what is to change"), (["--name", "taken"], "taken")]
+    for words, named in wrong:
+        code, _, err = run(clean, "change", "mine", *words)
+        assert code in (1, 2), words
+        assert named in err.splitlines()[-1], words
+    assert shown(clean, "mine") == before

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from quart import Quart, current_app
 
-from quart_app.together import Together
+from quart_app.together import Late, Together
 
 
 class Rounds:
@@ -31,7 +31,7 @@ def rounds() -> Rounds:
 
 @pytest.fixture
 def together(rounds: Rounds) -> Together[int, int]:
-    return Together(Quart(__name__), rounds.answer, most=3)
+    return Together(Quart(__name__), rounds.answer, 20, most=3)
 
 
 async def test_what_comes_during_a_round_shares_the_next_one(
@@ -73,7 +73,7 @@ async def test_what_fails_as_a_whole_fails_for_each_and_the_next_round_goes_on()
             raise ConnectionError
         return list(asked)
 
-    together: Together[int, int] = Together(Quart(__name__), answer)
+    together: Together[int, int] = Together(Quart(__name__), answer, 20)
     failed = await asyncio.gather(*map(together.ask, (1, 2)), return_exceptions=True)
     assert [type(error) for error in failed] == [ConnectionError] * 2
     is_away = False
@@ -107,13 +107,27 @@ async def test_who_has_gone_before_its_round_began_is_not_asked_for(
     assert rounds.seen == [[1], [3]]
 
 
+async def test_a_call_waits_no_longer_than_it_may_whatever_the_rounds_do(rounds: Rounds) -> None:
+    together: Together[int, int] = Together(Quart(__name__), rounds.answer, 0.2)
+    first = asyncio.create_task(together.ask(1))
+    await rounds.begun.wait()
+    with pytest.raises(Late) as left_out:
+        await together.ask(2)
+    with pytest.raises(Late) as asked:
+        await first
+    assert (asked.value.was_asked, left_out.value.was_asked) == (True, False)
+    rounds.may_answer.set()
+    assert await together.ask(3) == 6
+    assert rounds.seen == [[1], [3]]
+
+
 async def test_the_round_runs_in_the_application_and_in_nobody_s_request() -> None:
     app = Quart(__name__)
 
     async def answer(asked: Sequence[str]) -> Sequence[str]:
         return [f"{name} {current_app.name}" for name in asked]
 
-    together: Together[str, str] = Together(app, answer)
+    together: Together[str, str] = Together(app, answer, 20)
     assert await together.ask("in") == f"in {app.name}"
 
 
@@ -122,7 +136,7 @@ def test_each_loop_has_rounds_of_its_own(recwarn: pytest.WarningsRecorder) -> No
         await asyncio.sleep(0)
         return list(asked)
 
-    together: Together[int, int] = Together(Quart(__name__), answer)
+    together: Together[int, int] = Together(Quart(__name__), answer, 20)
     assert [asyncio.run(together.ask(number)) for number in range(3)] == [0, 1, 2]
 
 

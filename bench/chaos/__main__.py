@@ -37,6 +37,8 @@ Faults (SIGKILL is followed by a restart, SIGSTOP by SIGCONT):
   redis-flush, redis-freeze          FLUSHALL; SIGSTOP for 1 to 6 s
   db-kill, db-freeze                 the same for MariaDB
   disk-full                          no room for Redis and SQLite for 1 to 5 s; needs root
+  clock-jump                         of one process, by up to two hours, for 5 to 25 s;
+                                     needs a C compiler and MariaDB
   mixed                              each time another one of these
 """
 
@@ -85,10 +87,13 @@ def main(names: tuple[str, ...], plain_celery: bool, **options: Any) -> None:
     load = Load(**{name: options[name] for name in Load.__dataclass_fields__})
     systems = (OURS, PLAIN, BEST) if plain_celery else (OURS,)
     click.echo(f"seed {seed}, {database}, {load.jobs} jobs at {load.rate:g} a second")
+    wanted = names or _NAMES
+    for name in faults.FAULTS if faults.MIXED in wanted else wanted:
+        if why := faults.why_not(name, database):
+            click.echo(f"left out: {name}. {why}")
     reports = []
-    for name, system in itertools.product(names or _NAMES, systems):
+    for name, system in itertools.product(wanted, systems):
         if not faults.possible(name, database):
-            click.echo(f"{name}: SQLite has no server that could be hurt")
             continue
         try:
             report = run(

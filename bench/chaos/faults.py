@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 
 from redis.exceptions import RedisError
 
+from bench.chaos import clocks
 from bench.chaos.place import BEATS, WEBS, WORKERS, Place
 
 Fault = Callable[[Place, Random], str | None]
@@ -85,6 +87,17 @@ def _disk_full(place: Place, random: Random) -> str | None:
     return f"disk full for {seconds:.1f} s"
 
 
+def _clock_jump(place: Place, random: Random) -> str | None:
+    """Of one process: no time that matters may come from there."""
+    if not place.clocks:
+        return None
+    name, seconds = random.choice((*WEBS, *WORKERS, *BEATS)), random.uniform(5, 25)
+    ahead = random.choice((-1, 1)) * random.uniform(30, 7200)
+    place.clocks.set(name, ahead)
+    place.crew.after(seconds, partial(place.clocks.set, name, 0))
+    return f"clock of {name} off by {ahead:+.0f} s for {seconds:.1f} s"
+
+
 FAULTS: dict[str, Fault] = {
     "web-kill": _kill(*WEBS),
     "web-freeze": _freeze(*WEBS, low=2, high=8),
@@ -102,15 +115,29 @@ FAULTS: dict[str, Fault] = {
     "db-kill": _kill("mariadb", down=(0.2, 2)),
     "db-freeze": _freeze("mariadb", low=1, high=6),
     "disk-full": _disk_full,
+    "clock-jump": _clock_jump,
 }
 MIXED = "mixed"
 
 
 def possible(fault: str, database: str) -> list[Fault]:
-    """What `fault` comes to: SQLite has no server that could be hurt."""
+    """What `fault` comes to here."""
     names = list(FAULTS) if fault == MIXED else [fault]
-    return [FAULTS[name] for name in names if database == "mariadb" or name[:3] != "db-"]
+    return [FAULTS[name] for name in names if not why_not(name, database)]
+
+
+def why_not(fault: str, database: str) -> str:
+    """Why it cannot happen here; empty if it can."""
+    if database == "sqlite" and fault.startswith("db-"):
+        return "SQLite has no server that could be hurt"
+    if database == "sqlite" and fault == "clock-jump":
+        return "SQLite has no clock but that of each process"
+    return clocks.WANTED if fault == "clock-jump" and not clocks.COMPILER else ""
 
 
 def fills_disks(fault: str) -> bool:
     return fault in (MIXED, "disk-full")
+
+
+def sets_clocks(fault: str, database: str) -> bool:
+    return fault in (MIXED, "clock-jump") and not why_not("clock-jump", database)

@@ -1,6 +1,7 @@
 """One run's own world in a folder: Redis, a database, two of each process, all on loopback."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from bench import parts
 from bench.chaos import tables
+from bench.chaos.clocks import Clocks
 from bench.chaos.crew import Crew
 from bench.chaos.disk import Disk
 from bench.chaos.systems import System
@@ -23,7 +25,13 @@ class Place:
     """Ready to be used within its block; nothing of it is left afterwards but the folder."""
 
     def __init__(
-        self, folder: Path, system: System, database: str, *, may_be_full: bool = False
+        self,
+        folder: Path,
+        system: System,
+        database: str,
+        *,
+        may_be_full: bool = False,
+        sets_clocks: bool = False,
     ) -> None:
         self.system, self.kind = system, database
         self.folder, self.logs = folder, folder / "logs"
@@ -32,6 +40,7 @@ class Place:
             made.mkdir()
         #: Where Redis and SQLite keep what they have, if that is to become full.
         self.disk = Disk(stored) if may_be_full else None
+        self.clocks = Clocks(folder / "clocks") if sets_clocks else None
         self.redis_folder = stored / "redis"
         self.redis_folder.mkdir()
         self.crew = Crew(self.logs)
@@ -107,16 +116,19 @@ class Place:
 
     def _start_parts(self) -> None:
         for name, port in self.ports.items():
-            self.crew.add(name, self.system.web(port), self.env)
+            self._add(name, self.system.web(port))
         for name in WORKERS:
-            self.crew.add(name, self.system.worker(name), self.env)
+            self._add(name, self.system.worker(name))
         for name in BEATS:
-            self.crew.add(name, self.system.beat(name, self.folder), self.env)
+            self._add(name, self.system.beat(name, self.folder))
         for url in self.urls:
             parts.until(lambda url=url: _is_up(url), 60)  # type: ignore[misc]
         for name in WORKERS:
             log = self.crew.parts[name].log
             parts.until(lambda log=log: " ready." in log.read_text(), 60)  # type: ignore[misc]
+
+    def _add(self, name: str, argv: Sequence[str]) -> None:
+        self.crew.add(name, argv, self.env | (self.clocks.env(name) if self.clocks else {}))
 
     def count(self, sql: str) -> int:
         with self.database.session(reading=True) as session:

@@ -53,7 +53,11 @@ def run(
     """
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{fault}-"))
     try:
-        with Place(folder, system, database, may_be_full=faults.fills_disks(fault)) as place:
+        special = {
+            "may_be_full": faults.fills_disks(fault),
+            "sets_clocks": faults.sets_clocks(fault, database),
+        }
+        with Place(folder, system, database, **special) as place:
             report = _Run(place, fault, load, Random(seed), say).report()
     except (KeyboardInterrupt, NotPermitted):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """progress: from `self.progress` in a task to the frame at a client, and what the call costs."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,8 +14,8 @@ from bench.ours import Site, Web
 from bench.run import Run
 
 _EVERY = 0.1
-#: The first reports are made while the client still begins to follow.
-_SETTLED = 3
+#: Seconds that all jobs are given to begin.
+_BEGINNING = 2.0
 _ENDS = ("succeeded", "failed", "cancelled")
 
 
@@ -32,19 +33,24 @@ def measure(run: Run) -> Sequence[Line]:
 
 
 def watch(run: Run, web: Web, jobs: int) -> tuple[Sequence[float], float]:
-    """Milliseconds of each frame, and the microseconds that a call took in the middle task."""
-    times = max(3 * _SETTLED, round(run.seconds / _EVERY))
+    """Milliseconds of each frame while all jobs ran, and the microseconds of a call."""
+    times = round((_BEGINNING + run.seconds) / _EVERY)
     job = {"task": "bench.tasks.report", "kwargs": {"times": times, "every": _EVERY}}
     ids = web.call("POST", "/api/jobs/batch", json={"jobs": [job] * jobs})["ids"]
-    delays: list[float] = []
+    came: list[tuple[float, float]] = []
+    began, ended = 0.0, math.inf
     costs: list[float] = []
-    for came_at, frame in _frames(web, ids):
-        if frame["type"] == "progress" and frame["current"] > _SETTLED:
+    for at, frame in _frames(web, ids):
+        if frame["type"] == "progress":
             # The clock is the machine's: it tells the same in the task and here.
-            delays.append((came_at - float(frame["message"])) * 1000)
+            came.append((float(frame["message"]), at))
+        elif frame.get("state") == "running":
+            began = at
         elif frame.get("state") == "succeeded":
+            ended = min(ended, at)
             costs.append(frame["result"])
-    run.say(f"{len(delays)} frames of {jobs * times} reports")
+    delays = [(at - said) * 1000 for said, at in came if began < said < ended - _EVERY]
+    run.say(f"{len(delays)} frames in {ended - _EVERY - began:.1f} s")
     return delays, percentile(costs, 0.5)
 
 

@@ -1,7 +1,8 @@
-"""The commands for schedules: list, show, next, create, pause, resume, run, delete."""
+"""The commands for schedules: list, show, next, create, change, pause, resume, run, delete."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,10 +16,11 @@ from quart_app.models import Schedule
 
 
 def group(app: Quart) -> click.Group:
-    changes = {"pause": schedules.pause, "resume": schedules.resume}
-    commands = [_list(app), _show(app), _next(app), _create(app), _run(app), _delete(app)]
-    commands += [_change(app, word, verb) for word, verb in changes.items()]
-    return grouped(app, "schedules", "Make, list, pause, run and delete schedules.", commands)
+    switches = {"pause": schedules.pause, "resume": schedules.resume}
+    commands = [_list(app), _show(app), _next(app), _create(app), _change(app), _run(app)]
+    commands += [_switch(app, word, verb) for word, verb in switches.items()]
+    about = "Make, list, change, pause, run and delete schedules."
+    return grouped(app, "schedules", about, [*commands, _delete(app)])
 
 
 def _list(app: Quart) -> click.Command:
@@ -56,28 +58,58 @@ def _next(app: Quart) -> click.Command:
     return command
 
 
+_OPTIONS = (
+    click.option("--args", type=as_json("a list", list), help="JSON."),
+    click.option("--kwargs", type=as_json("an object", dict), help="JSON."),
+    click.option("--cron", help="Five fields, or a form such as @daily."),
+    click.option("--interval", type=float, help="Seconds."),
+    click.option("--timezone", help="IANA; CELERY_TIMEZONE if never given."),
+    click.option("--starts-at", type=moment, help="ISO 8601 with offset."),
+    click.option("--ends-at", type=moment, help="ISO 8601 with offset."),
+    click.option("--missed", type=click.Choice(newschedules.MISSED), help="once if never given."),
+    click.option("--queue"),
+)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    return reduce(lambda inner, option: option(inner), reversed(_OPTIONS), command)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if value is not None}
+
+
 def _create(app: Quart) -> click.Command:
     @click.command("create", help="Make a schedule of a task; --cron or --interval is needed.")
     @click.argument("name")
     @click.argument("task")
-    @click.option("--args", type=as_json("a list", list), help="JSON.")
-    @click.option("--kwargs", type=as_json("an object", dict), help="JSON.")
-    @click.option("--cron", help="Five fields, or a form such as @daily.")
-    @click.option("--interval", type=float, help="Seconds.")
-    @click.option("--timezone", help="IANA; CELERY_TIMEZONE if not given.")
-    @click.option("--starts-at", type=moment, help="ISO 8601 with offset.")
-    @click.option("--ends-at", type=moment, help="ISO 8601 with offset.")
-    @click.option("--missed", type=click.Choice(newschedules.MISSED), help="once if not given.")
-    @click.option("--queue")
+    @_with_options
     def command(name: str, task: str, **options: Any) -> None:
-        given = {option: value for option, value in options.items() if value is not None}
-        made = do(app, schedules.create, name, task, **given)
+        made = do(app, schedules.create, name, task, **_given(options))
         click.echo(f"Schedule {made.name!r} is made; next: {_when(made)}.")
 
     return command
 
 
-def _change(app: Quart, word: str, verb: Callable[..., Schedule]) -> click.Command:
+def _change(app: Quart) -> click.Command:
+    @click.command("change", help="Change what is given of a schedule; the rest stays.")
+    @click.argument("name")
+    @click.option("--name", "new_name", help="Its name from now on.")
+    @click.option("--task")
+    @_with_options
+    @click.option("--clear", multiple=True, type=click.Choice(["queue", "starts-at", "ends-at"]))
+    def command(name: str, new_name: str | None, clear: Sequence[str], **options: Any) -> None:
+        changes = _given(options | {"name": new_name})
+        changes |= dict.fromkeys(word.replace("-", "_") for word in clear)
+        if not changes:
+            raise click.UsageError("Give what is to change, such as --cron '30 4 * * *'.")
+        changed = do(app, _by_name(schedules.change), name, **changes)
+        click.echo(f"Schedule {changed.name!r} is changed; next: {_when(changed)}.")
+
+    return command
+
+
+def _switch(app: Quart, word: str, verb: Callable[..., Schedule]) -> click.Command:
     @click.command(word, help=f"{word.capitalize()} a schedule, one of settings too.")
     @click.argument("name")
     def command(name: str) -> None:
@@ -107,8 +139,8 @@ def _delete(app: Quart) -> click.Command:
 
 
 def _by_name(verb: Callable[..., Any]) -> Callable[..., Any]:
-    def named(session: Session, name: str, *more: Any) -> Any:
-        return verb(session, schedules.named(session, name).id, *more)
+    def named(session: Session, known_as: str, /, *more: Any, **options: Any) -> Any:
+        return verb(session, schedules.named(session, known_as).id, *more, **options)
 
     return named
 

@@ -44,7 +44,7 @@ def clear(command: click.Command) -> click.Command:
     return command
 
 
-def do(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def do(app: Quart, verb: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """Calls `verb(session, …)` in a transaction, as the user of this machine, and rings."""
 
     def body() -> Any:

@@ -1,6 +1,6 @@
 """SMS: numbers, texts, the providers that take them, and the rows that say what became of each."""
 
-from quart_app.sms.messages import begin, due, recent, record, refuse, schedule
+from quart_app.sms.messages import abandon, begin, due, recent, record, refuse, schedule
 from quart_app.sms.numbers import Number, parse_number
 from quart_app.sms.outcomes import NotReached, OutcomeUnknown, Refused
 from quart_app.sms.providers import Console, Provider, provider
@@ -15,6 +15,7 @@ __all__ = [
     "Refused",
     "Segments",
     "Text",
+    "abandon",
     "begin",
     "due",
     "parse_number",

@@ -1,5 +1,6 @@
 """The rows of messages: each is marked before it is handed over, and never handed over twice."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +67,13 @@ def record(
     sent_at = db.now() if state == MessageState.SENT else None
     if not _move(session, message_id, MessageState.SENDING, state, error=error, sent_at=sent_at):
         raise Conflict(f"message {message_id} is not being sent, so it cannot become {state}")
+
+
+def abandon(session: Session, job_ids: Sequence[str]) -> None:
+    """Those of jobs that have ended become `unknown` where they were `sending`."""
+    sending = (Message.job_id.in_(job_ids), Message.state == MessageState.SENDING)
+    error = "its job ended while it was being handed over"
+    session.execute(update(Message).where(*sending).values(state=MessageState.UNKNOWN, error=error))
 
 
 def recent(session: Session, limit: int = 20) -> list[Message]:

@@ -53,7 +53,7 @@ class User:
 
 
 def init_app(app: Quart) -> None:
-    app.extensions["tokens"] = Together(app, _find_tokens)
+    app.extensions["tokens"] = Together(app, _find_tokens, app.config["REQUEST_PATIENCE"])
     app.before_request(_admit)
     app.after_request(_harden)
     app.jinja_env.globals["csrf_token"] = csrf_token

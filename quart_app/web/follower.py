@@ -53,7 +53,8 @@ class Follower:
 
     def compare(self, last_seq: int, progress: dict[str, Any] | None) -> None:
         """Has the rows looked at when they know more than has been sent."""
-        if last_seq > self.cursor or (progress is not None and progress != self._shown):
+        is_newer = progress is not None and progress != self._shown and not self._is_told
+        if last_seq > self.cursor or is_newer:
             self.is_stale = True
             self._notify(self.job_id)
 
@@ -89,8 +90,13 @@ class Follower:
         return [*batch, *self._snapshot(self._newest(None))]
 
     def _newest(self, stored: dict[str, Any] | None) -> dict[str, Any] | None:
+        return self._progress if self._is_told else stored
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether a progress was announced that the row may not know yet."""
         age = asyncio.get_running_loop().time() - self._heard_at
-        return self._progress if self._progress and age < _TRUSTED else stored
+        return self._progress is not None and age < _TRUSTED
 
     def _snapshot(self, progress: dict[str, Any] | None) -> list[Frame]:
         if progress is None or progress == self._shown:

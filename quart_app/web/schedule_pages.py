@@ -1,7 +1,7 @@
-"""The pages of schedules: all of them, one with its times to come, and the form for a new one."""
+"""The pages of schedules: all of them, one with its times to come, and the form for each."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 from quart_app import actors, db, newschedules, schedules
 from quart_app.errors import Conflict, Invalid, NotFound
 from quart_app.jobjson import job_json
-from quart_app.models import Role
+from quart_app.models import Role, Schedule
 from quart_app.web import auth, schedule_schemas, schemas
 
 blueprint = Blueprint("schedules", __name__, url_prefix="/schedules")
 
 _AHEAD, _JOBS = 10, 10
 _FIELDS = ("name", "task", "kwargs", "cron", "interval", "timezone", "missed")
+_MAY_BE_EMPTY = ("cron", "interval", "timezone", "missed")
 
 
 @blueprint.app_template_filter()
@@ -50,18 +51,20 @@ async def new() -> Any:
 @blueprint.post("")
 @auth.needs(Role.ADMIN)
 async def create() -> Any:
-    form = await request.form
-    values = {name: form.get(name, "").strip() for name in _FIELDS}
-    try:
-        wanted = schemas.read(schedule_schemas.NewSchedule, _read(values))
-        made = await db.run(schedules.create, **wanted.model_dump(exclude_unset=True))
-    except Invalid as problem:
-        field = problem.field.partition(".")[0]
-        return await _form(values, {field: str(problem).partition(": ")[2]}), 422
-    except (Conflict, NotFound) as problem:
-        field = "name" if isinstance(problem, Conflict) else "task"
-        return await _form(values, {field: str(problem)}), problem.status
-    return redirect(url_for("pages.schedules.show", schedule_id=made.id))
+    return await _save(schedules.create)
+
+
+@blueprint.get("/<schedule_id>/change")
+@auth.needs(Role.ADMIN)
+async def edit(schedule_id: str) -> Any:
+    schedule = await db.run(schedules.changeable, schedule_id)
+    return await _form(_filled_in(schedule), {}, schedule)
+
+
+@blueprint.post("/<schedule_id>/change")
+@auth.needs(Role.ADMIN)
+async def change(schedule_id: str) -> Any:
+    return await _save(schedules.change, await db.run(schedules.changeable, schedule_id))
 
 
 @blueprint.post("/<schedule_id>/pause")
@@ -106,24 +109,51 @@ def _allowed(task: str | None = None) -> dict[str, bool]:
     return {"may_run": ours and may_run, "may_change": ours and may_change}
 
 
+async def _save(verb: Callable[..., Schedule], schedule: Schedule | None = None) -> Any:
+    """Makes one, or changes the one given, by the form, which is shown again if it is wrong."""
+    form = await request.form
+    values = {name: form.get(name, "").strip() for name in _FIELDS}
+    known = [schedule.id] if schedule else []
+    try:
+        wanted = schemas.read(schedule_schemas.NewSchedule, _read(values))
+        saved = await db.run(verb, *known, **wanted.model_dump(exclude_unset=True))
+    except Invalid as problem:
+        field = problem.field.partition(".")[0]
+        return await _form(values, {field: str(problem).partition(": ")[2]}, schedule), 422
+    except (Conflict, NotFound) as problem:
+        field = "name" if isinstance(problem, Conflict) else "task"
+        return await _form(values, {field: str(problem)}, schedule), problem.status
+    return redirect(url_for("pages.schedules.show", schedule_id=saved.id))
+
+
 def _read(values: Mapping[str, str]) -> dict[str, Any]:
     """What was filled in, in its types; raises Invalid."""
-    given: dict[str, Any] = {name: value for name, value in values.items() if value}
+    given: dict[str, Any] = dict.fromkeys(_MAY_BE_EMPTY) | {"kwargs": "{}"}
+    given |= {name: value for name, value in values.items() if value}
     for name, read in (("kwargs", json.loads), ("interval", float)):
         try:
-            given |= {name: read(given[name])} if name in given else {}
+            given |= {name: read(given[name])} if given[name] else {}
         except (ValueError, RecursionError):
             expected = "a JSON object" if name == "kwargs" else "a number of seconds"
             raise Invalid(name, f"expected {expected}") from None
     return given
 
 
-async def _form(values: Mapping[str, str], errors: Mapping[str, str]) -> str:
+def _filled_in(schedule: Schedule) -> dict[str, str]:
+    """The form's fields as they are to be read again."""
+    values = {name: getattr(schedule, name) or "" for name in _FIELDS}
+    values["kwargs"] = json.dumps(schedule.kwargs, ensure_ascii=False, indent=2)
+    return values | {"interval": str(schedule.interval or "").removesuffix(".0")}
+
+
+async def _form(
+    values: Mapping[str, str], errors: Mapping[str, str], schedule: Schedule | None = None
+) -> str:
     registered = current_app.extensions["celery"].tasks.items()
     may_use = actors.current().may_use
     tasks = sorted(name for name, task in registered if hasattr(task, "check") and may_use(name))
     zone = current_app.config["CELERY_TIMEZONE"]
     return await render_template(
-        "schedules/form.html", values=values, errors=errors, tasks=tasks, timezone=zone,
-        policies=newschedules.MISSED,
+        "schedules/form.html", schedule=schedule, values=values, errors=errors, tasks=tasks,
+        timezone=zone, policies=newschedules.MISSED,
     )  # fmt: skip

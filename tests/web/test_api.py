@@ -96,6 +96,18 @@ async def test_the_same_unique_key_gives_the_live_job(client: Any) -> None:
     assert "duplicate" not in first
 
 
+async def test_an_idempotency_key_is_kept_where_a_live_job_is_the_answer(client: Any) -> None:
+    live = await submit(client, unique_key="k", delay=60)
+    body, headers = {"task": ADD, "args": [1], "unique_key": "k"}, {"Idempotency-Key": "once"}
+    for _ in range(2):
+        answer = await client.post("/api/jobs", json=body, headers=headers)
+        job = await answer.get_json()
+        assert (answer.status_code, job["id"], job["duplicate"]) == (202, live["id"], True)
+        await client.post(f"/api/jobs/{live['id']}/cancel")
+    other = await client.post("/api/jobs", json=body | {"args": [2]}, headers=headers)
+    assert other.status_code == 409
+
+
 async def test_a_task_is_submitted_by_its_name(client: Any) -> None:
     answer = await client.post(f"/api/tasks/{ADD}", json={"left": 1, "right": 2})
     job = await answer.get_json()

@@ -9,6 +9,8 @@ import websockets
 from redis import Redis
 
 from quart_app import attempts, tokens
+from quart_app.db import Database
+from quart_app.web.follower import Follower
 from tests.conftest import Place
 from tests.web.following import (
     COUNT,
@@ -192,3 +194,21 @@ async def test_something_else_on_the_channel_harms_nobody(
                 redis.publish(f"quartermaster:job:{job_id}", forged)
         await hand.say(job_id, "still here")
         assert told(await receive(socket, 1)) == ["still here"]
+
+
+async def test_a_row_is_not_read_again_for_progress_that_was_just_announced() -> None:
+    older, newer = ({"current": n, "total": 2, "message": ""} for n in (1, 2))
+    follower = Follower(Database("sqlite://").read, "a job", 0, notify=lambda _: None)
+    follower.is_stale = False
+    follower.hear({"type": "progress", **newer})
+    follower.compare(0, older)
+    assert not follower.is_stale
+    frames, _ = await follower.news()
+    assert [frame["current"] for frame in frames] == [2]
+
+
+async def test_a_row_is_read_for_progress_that_was_never_announced() -> None:
+    follower = Follower(Database("sqlite://").read, "a job", 0, notify=lambda _: None)
+    follower.is_stale = False
+    follower.compare(0, {"current": 1, "total": 2, "message": ""})
+    assert follower.is_stale

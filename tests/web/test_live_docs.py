@@ -1,5 +1,6 @@
 """What docs/live.md says is so: its client, its commands, its bounds and its close codes."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 import websockets
 
 import settings
+from quart_app import attempts, jobs
 from quart_app.web import inbox
 from quart_app.web.commands import parse
 from tests.real import ROOT
-from tests.web.following import Hand, Served, on_one_database
+from tests.web.following import COUNT, Hand, Served, on_one_database
 
 PAGE = (ROOT / "docs" / "live.md").read_text()
 
@@ -37,6 +39,19 @@ async def test_the_client_follows_a_job_to_its_end(
     assert (last["seq"], last["state"], last["result"]) == (5, "succeeded", "done")
     with pytest.raises(websockets.ConnectionClosed):
         await client(served.socket_address, "wrong", job_id)
+
+
+@on_one_database
+async def test_the_client_goes_on_after_an_end_that_a_retry_took_back(
+    served: Served, secret: str, hand: Hand, client: Any
+) -> None:
+    job_id = await hand.start()
+    await hand.do(attempts.fail, job_id, 1, "stumbled")
+    await hand.do(jobs.retry, job_id)
+    following = asyncio.create_task(client(served.socket_address, secret, job_id))
+    assert await hand.do(attempts.claim, job_id, COUNT, "w", 600.0)
+    await hand.do(attempts.succeed, job_id, 2, "done")
+    assert (await following)["result"] == "done"
 
 
 def test_the_commands_make_sense() -> None:

@@ -155,11 +155,18 @@ async def test_a_stop_sends_everyone_elsewhere_and_ends_in_time(
     job_id = await hand.start()
     async with AsyncExitStack() as stack:
         web = stack.enter_context(serving(clean, tmp_path / "web.log", by=by))
-        sockets = [await stack.enter_async_context(connect(web, job_id, secret)) for _ in range(50)]
-        for socket in sockets:
-            await receive(socket, 2)
+        opening = asyncio.Semaphore(50)
+
+        async def opened() -> ClientConnection:
+            async with opening:
+                socket = await stack.enter_async_context(connect(web, job_id, secret))
+                await receive(socket, 2)
+                return socket
+
+        sockets = await asyncio.gather(*(opened() for _ in range(500)))
         web.process.terminate()
-        assert [code for _, code in [await drain(socket) for socket in sockets]] == [1012] * 50
+        closed = await asyncio.gather(*map(drain, sockets))
+        assert [code for _, code in closed] == [1012] * 500
         assert await asyncio.to_thread(web.process.wait, 8) in (0, -signal.SIGTERM)
     assert "Traceback" not in web.log.read_text()
 

@@ -1,5 +1,6 @@
 """The pages of schedules, as a browser without JavaScript has them."""
 
+import html
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.web.test_auth import csrf, signed_in
 from tests.web.test_pages import text
 from tests.web.test_schedule_api import ALL, adopt_one, ask, make
 
+KEPT = {"starts_at": "2030-01-01T00:00:00+00:00", "missed": "all", "timezone": "Asia/Tokyo"}
 BERLIN = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 
 
@@ -33,6 +35,16 @@ async def fill(browser: Any, **fields: str) -> Any:
     form = {"name": "mine", "task": ADD, "kwargs": '{"left": 1}', "interval": "60"} | fields
     form["csrf_token"] = await csrf(browser, "/schedules/new")
     return await browser.post("/schedules", form=form)
+
+
+async def edit(browser: Any, path: str, **fields: str) -> Any:
+    """Sends the form for a change as it came, but for these fields."""
+    page = await (await browser.get(f"{path}/change")).get_data(as_text=True)
+    found = re.findall(r'<input type="text" value="([^"]*)" id="(\w+)"', page)
+    found += [(re.findall(r"<textarea[^>]*>\n([^<]*)</textarea>", page)[0], "kwargs")]
+    form = {name: html.unescape(value) for value, name in found}
+    form["csrf_token"] = await csrf(browser, f"{path}/change")
+    return await browser.post(f"{path}/change", form=form | fields)
 
 
 async def test_the_first_page_says_how_to_make_one(browser: Any) -> None:
@@ -126,10 +138,53 @@ async def test_a_wrong_form_keeps_the_input_and_names_the_field(browser: Any, ad
     assert len((await ask(admin, "get", ALL))["items"]) == 1
 
 
+async def test_one_is_changed_by_the_form_which_shows_what_it_is(browser: Any, admin: Any) -> None:
+    made = await make(admin, name='a "b" & c', interval=0.1, queue="q", **KEPT)
+    path = f"/schedules/{made['id']}"
+    answer = await edit(browser, path)
+    assert answer.headers["Location"] == path
+    assert await ask(admin, "get", f"/api{path}") == made
+    await edit(browser, path, name="new", interval="", cron="@daily", kwargs='{"right": 2}')
+    changed = await ask(admin, "get", f"/api{path}")
+    expected = {"name": "new", "interval": None, "cron": "@daily", "kwargs": {"right": 2}}
+    assert changed == made | expected | {"next_at": changed["next_at"]}
+
+
+async def test_a_wrong_change_keeps_the_input_and_names_the_field(browser: Any, admin: Any) -> None:
+    await make(admin, name="taken")
+    made = await make(admin)
+    path = f"/schedules/{made['id']}"
+    wrong = [
+        ("name", "taken", 409), ("name", "", 422), ("task", "no.such", 404), ("task", "", 422),
+        ("kwargs", '{"right": "x"}', 422), ("interval", "", 422), ("cron", "@daily", 422),
+    ]  # fmt: skip
+    told = {"cron": "interval", "interval": "cron"}
+    for field, value, status in wrong:
+        page = await text(await edit(browser, path, **{field: value}), status)
+        assert f'id="{told.get(field, field)}-error"' in page, (field, value)
+        assert f'action="{path}/change"' in page
+    assert await ask(admin, "get", f"/api{path}") == made
+
+
+async def test_one_of_settings_says_where_it_is_changed(app: Quart, browser: Any) -> None:
+    path = (await adopt_one(app)).removeprefix("/api")
+    page = await text(await browser.get(path))
+    assert ">Change<" not in page
+    assert "it is changed and deleted there" in page
+    told = await text(await browser.get(f"{path}/change"), 409)
+    assert "comes from CELERY_BEAT_SCHEDULE: change it there" in told
+
+
+async def test_only_admins_change_by_the_form(client: Any, admin: Any) -> None:
+    path = f"/schedules/{(await make(admin))['id']}"
+    assert ">Change<" not in await text(await client.get(path))
+    assert (await client.get(f"{path}/change")).status_code == 403
+
+
 async def test_no_page_of_schedules_has_a_script_or_a_style_within(
     browser: Any, admin: Any
 ) -> None:
     path = f"/schedules/{(await make(admin, name='<script>alert(1)</script>'))['id']}"
-    for url in ("/schedules", path, "/schedules/new"):
+    for url in ("/schedules", path, f"{path}/change", "/schedules/new"):
         page = await (await browser.get(url)).get_data(as_text=True)
         assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page), url
