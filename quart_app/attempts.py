@@ -3,16 +3,51 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Float, Row, bindparam, select, update
+from sqlalchemy.orm import Session, make_transient_to_detached
 
-from quart_app import db, events, jobs
+from quart_app import db, events
 from quart_app.models import Event, Job, JobState
+from quart_app.moves import Move, column
 
-#: What an attempt knows of its job.
-_NEEDED = (Job.id, Job.task, Job.queue, Job.args, Job.kwargs, Job.max_attempts, Job.context)
+#: What an attempt knows of its job, beside its own number.
+_NEEDED = (
+    column.id, column.task, column.queue, column.args, column.kwargs,
+    column.max_attempts, column.context,
+)  # fmt: skip
+_CLAIM = Move(
+    JobState.RUNNING,
+    column.task == bindparam("its_task"),
+    column.available_at <= db.now(),
+    column.cancel_requested.is_(False),
+    from_=(JobState.QUEUED,),
+    of=_NEEDED,
+    attempt=column.attempt + 1,
+    started_at=db.now(),
+    lease_until=db.now(bindparam("lease", type_=Float)),
+    progress=None,
+)
+
+_MINE = column.attempt == bindparam("mine")
+_end = partial(
+    Move, from_=(JobState.RUNNING,), finished_at=db.now(), lease_until=None, live_key=None
+)
+_SUCCEED = _end(JobState.SUCCEEDED, _MINE, error=None)
+_FAIL = _end(JobState.FAILED, _MINE)
+_CANCEL = _end(JobState.CANCELLED, _MINE)
+_POSTPONE = Move(
+    JobState.RETRYING,
+    _MINE,
+    column.cancel_requested.is_(False),
+    from_=(JobState.RUNNING,),
+    available_at=db.now(bindparam("wait", type_=Float)),
+    lease_until=None,
+    published_at=None,
+    rings=0,
+)
 
 
 class Fenced(Exception):
@@ -43,15 +78,14 @@ def claim(
 
     `holder` names the process of the worker, as `nodes.holder()` does.
     """
-    free = (Job.task == task, Job.available_at <= db.now(), Job.cancel_requested.is_(False))
-    return jobs.move(
-        session, job_id, JobState.RUNNING, *free,
-        from_=(JobState.QUEUED,),
-        said={"worker": worker},
-        of=_NEEDED,
-        attempt=Job.attempt + 1, worker=worker, holder=holder, lease_until=db.now(lease),
-        started_at=db.now(), progress=None,
-    )  # fmt: skip
+    said = {"worker": worker}
+    row = _CLAIM(session, job_id, said, its_task=task, worker=worker, holder=holder, lease=lease)
+    if row is None:
+        return None
+    known = {each.key: getattr(row, each.key) for each in _NEEDED}
+    job = Job(state=JobState.RUNNING, attempt=row.attempt, **known)
+    make_transient_to_detached(job)  # lest what it has not be taken for None
+    return job
 
 
 def claimed(session: Session, job_id: str, holder: str) -> Job | None:
@@ -82,7 +116,8 @@ def keep(
     change: dict[str, Any] = {"lease_until": db.now(lease), "last_seq": Job.last_seq + len(lines)}
     if progress is not None:
         change["progress"] = progress
-    kept = update(Job).where(*_mine(job_id, attempt)).values(change)
+    mine = (Job.id == job_id, Job.attempt == attempt, Job.state == JobState.RUNNING)
+    kept = update(Job).where(*mine).values(change)
     if session.execute(kept).rowcount == 0:  # type: ignore[attr-defined]
         raise Fenced
     last_seq, asked = session.execute(
@@ -93,41 +128,22 @@ def keep(
 
 
 def succeed(session: Session, job_id: str, attempt: int, result: Any) -> None:
-    _end(
-        session,
-        job_id,
-        attempt,
-        JobState.SUCCEEDED,
-        said={"result": result},
-        result=result,
-        error=None,
-    )
+    _fenced(_SUCCEED(session, job_id, {"result": result}, mine=attempt, result=result))
 
 
 def fail(session: Session, job_id: str, attempt: int, error: str) -> None:
-    _end(session, job_id, attempt, JobState.FAILED, said={"error": error}, error=error)
+    _fenced(_FAIL(session, job_id, {"error": error}, mine=attempt, error=error))
 
 
 def cancel(session: Session, job_id: str, attempt: int) -> None:
-    _end(session, job_id, attempt, JobState.CANCELLED, said={"error": "cancelled while running"})
+    _fenced(_CANCEL(session, job_id, {"error": "cancelled while running"}, mine=attempt))
 
 
 def postpone(session: Session, job_id: str, attempt: int, error: str, wait: float) -> None:
     """Failed, and to be tried again in `wait` seconds, unless the job was cancelled meanwhile."""
-    moved = jobs.move(
-        session, job_id, JobState.RETRYING, *_mine(job_id, attempt),
-        Job.cancel_requested.is_(False),
-        from_=(JobState.RUNNING,),
-        said={"error": error, "retry_in": round(wait, 3)},
-        of=(Job.id,),
-        error=error, available_at=db.now(wait), lease_until=None, published_at=None, rings=0,
-    )  # fmt: skip
-    if moved is None:
+    said = {"error": error, "retry_in": round(wait, 3)}
+    if not _POSTPONE(session, job_id, said, mine=attempt, error=error, wait=wait):
         cancel(session, job_id, attempt)
-
-
-def _mine(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
-    return (Job.id == job_id, Job.attempt == attempt, Job.state == JobState.RUNNING)
 
 
 def _log_events(job_id: str, last_seq: int, lines: Sequence[Line]) -> list[Event]:
@@ -140,12 +156,6 @@ def _log_events(job_id: str, last_seq: int, lines: Sequence[Line]) -> list[Event
     ]  # fmt: skip
 
 
-def _end(session: Session, job_id: str, attempt: int, state: JobState, **changes: Any) -> None:
-    moved = jobs.move(
-        session, job_id, state, *_mine(job_id, attempt),
-        from_=(JobState.RUNNING,),
-        of=(Job.id,),
-        finished_at=db.now(), lease_until=None, live_key=None, **changes,
-    )  # fmt: skip
+def _fenced(moved: Row[Any] | None) -> None:
     if moved is None:
         raise Fenced

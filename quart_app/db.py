@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
-from sqlalchemy.sql.expression import bindparam
+from sqlalchemy.sql.expression import BindParameter, bindparam
 from sqlalchemy.sql.functions import FunctionElement
 
 from quart_app import mysql, sqlite
@@ -80,24 +80,32 @@ def beside_forks(app: Quart) -> "Database":
 
 
 class now(FunctionElement[datetime]):  # noqa: N801
-    """The database's clock in UTC, `plus` seconds: every time that decides is taken from it."""
+    """The database's clock in UTC, `plus` seconds: every time that decides is taken from it.
+
+    `plus` may also be a parameter of the statement.
+    """
 
     type = Time()
     inherit_cache = True
 
-    def __init__(self, plus: float = 0) -> None:
-        super().__init__(bindparam("plus", round(plus * 1_000_000), unique=True))
+    def __init__(self, plus: float | BindParameter[float] | None = None) -> None:
+        if isinstance(plus, (int, float)):
+            plus = bindparam("plus", plus, unique=True)
+        super().__init__(*([] if plus is None else [plus]))
 
 
 @compiles(now, "sqlite")
 def _sqlite_now(element: now, compiler: Any, **kwargs: Any) -> str:
-    return f"utc_now({compiler.process(element.clauses, **kwargs)})"
+    return f"utc_now({compiler.process(element.clauses, **kwargs) or 0})"
 
 
 @compiles(now)
 def _mysql_now(element: now, compiler: Any, **kwargs: Any) -> str:
     plus = compiler.process(element.clauses, **kwargs)
-    return f"TIMESTAMPADD(MICROSECOND, {plus}, UTC_TIMESTAMP(6))"
+    here_and_now = "UTC_TIMESTAMP(6)"
+    if not plus:
+        return here_and_now
+    return f"TIMESTAMPADD(MICROSECOND, 1000000 * {plus}, {here_and_now})"
 
 
 _CLOCK = select(now())

@@ -14,7 +14,8 @@ from quart_app.models import Event, Job, JobState
 #: A JSON object: job, seq, at, type and what its type carries.
 Frame = dict[str, Any]
 
-_TABLE = cast("Table", Event.__table__)
+_INSERT = insert(cast("Table", Event.__table__))
+_COLUMNS = ("job_id", "seq", "at", "type", "data")
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
@@ -22,18 +23,21 @@ def record(session: Session, rows: Sequence[Event]) -> None:
     """Stores the rows; their frames are announced when the transaction has been committed."""
     if not rows:
         return
-    columns = ("job_id", "seq", "at", "type", "data")
-    session.execute(
-        insert(_TABLE), [{name: getattr(row, name) for name in columns} for row in rows]
-    )
+    values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
+    session.execute(_INSERT, values if len(values) > 1 else values[0])
     db.prove(session, partial(_is_there, row=rows[-1]))
     announce(session, [frame(row) for row in rows])
 
 
-def of_state(job: Job, at: datetime, said: Mapping[str, Any] | None = None) -> Event:
-    """That the job is in its state now; `said` goes into it too."""
-    data = {"state": job.state.value, "attempt": job.attempt, **(said or {})}
+def of_state(job: Job, at: datetime) -> Event:
+    """That the job is in its state now."""
+    data = state(job.state, job.attempt)
     return Event(job_id=job.id, seq=job.last_seq, at=at, type="state", data=data)
+
+
+def state(to: JobState, attempt: int, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a state event carries; `said` is what it tells besides."""
+    return {"state": to.value, "attempt": attempt, **(said or {})}
 
 
 def announce(session: Session, frames: Sequence[Frame]) -> None:

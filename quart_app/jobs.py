@@ -6,20 +6,20 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
+from sqlalchemy.orm import Session, load_only
 
 from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, sms, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
+from quart_app.moves import RETRYABLE, Move, column
 from quart_app.newjobs import NewJob, task_named
 
 __all__ = [
-    "NewJob", "adopt", "again", "cancel", "get", "made_from", "move", "move_many", "over", "retry",
-    "retry_with", "submit", "submit_many", "task_named",
+    "RETRYABLE", "NewJob", "adopt", "again", "cancel", "get", "made_from", "move_many", "over",
+    "retry", "retry_with", "submit", "submit_many", "task_named",
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
-RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
@@ -74,12 +74,12 @@ def get(session: Session, job_id: str) -> Job:
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
     actors.check(get(session, job_id).task)
-    moved = move(session, job_id, JobState.CANCELLED, from_=WAITING, **over())
+    moved = _CANCEL(session, job_id)
     if moved:
-        depths.forget(moved.queue)
+        depths.forget(moved.Job.queue)
     elif not _ask_to_stop(session, job_id):
         raise Conflict(f"The job has {get(session, job_id).state} already.")
-    job = moved or get(session, job_id)
+    job: Job = moved.Job if moved else get(session, job_id)
     audit.record(session, "job.cancel", job.id, task=job.task)
     return job
 
@@ -91,14 +91,14 @@ def retry(session: Session, job_id: str) -> Job:
     key = job.unique_key and newjobs.digest(job.task, job.unique_key)
     try:
         with session.begin_nested():
-            moved = move(session, job_id, JobState.QUEUED, from_=RETRYABLE, live_key=key, **again())
+            moved = _QUEUE_AGAIN(session, job_id, live_key=key)
     except IntegrityError:
         raise _key_is_taken(job) from None
     if moved is None:
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.state}.")
-    audit.record(session, "job.retry", moved.id, task=moved.task)
-    publisher.ring(session, moved)
-    return moved
+    audit.record(session, "job.retry", job.id, task=job.task)
+    publisher.ring(session, job)
+    return job
 
 
 def retry_with(
@@ -133,40 +133,6 @@ def made_from(session: Session, job_id: str, most: int = 20) -> Sequence[str]:
     return session.scalars(made.limit(most)).all()
 
 
-def move(
-    session: Session,
-    job_id: str,
-    to: JobState,
-    *conditions: ColumnElement[bool],
-    from_: Sequence[JobState],
-    said: Mapping[str, Any] | None = None,
-    of: Sequence[InstrumentedAttribute[Any]] = (),
-    **changes: Any,
-) -> Job | None:
-    """Moves a job to a state and records it, `said` going into the event too.
-
-    Of the job are loaded all columns, or those `of` it that the caller needs: each costs time.
-
-    None when the job is not in one of the states `from_` or a condition does not hold; the row
-    decides, so that any number of callers may try at once.
-    """
-    allowed = (Job.id == job_id, Job.state.in_(from_), *conditions)
-    changes |= {"state": to, "last_seq": Job.last_seq + 1}
-    moved = session.execute(
-        update(Job).where(*allowed).values(changes).execution_options(synchronize_session=False)
-    )
-    if moved.rowcount == 0:  # type: ignore[attr-defined]
-        return None
-    fresh = select(Job, db.now()).where(Job.id == job_id)
-    if of:
-        fresh = fresh.options(load_only(*of, Job.state, Job.attempt, Job.last_seq))
-    job, at = session.execute(fresh, execution_options={"populate_existing": True}).one()
-    events.record(session, [events.of_state(job, at, said)])
-    if to in RETRYABLE:
-        sms.abandon(session, [job_id])
-    return job
-
-
 def move_many(
     session: Session,
     job_ids: Sequence[str],
@@ -175,7 +141,7 @@ def move_many(
     from_: Sequence[JobState],
     **changes: Any,
 ) -> Sequence[Job]:
-    """As `move`, in few statements; those that were moved, oldest first, and of them the least."""
+    """As a `Move`, of many in few statements; those moved, oldest first, and of them the least."""
     allowed = (Job.id.in_(job_ids), Job.state.in_(from_), *conditions)
     # Locked in the order of their ids, so that two who do this wait and do not deadlock.
     held = session.scalars(select(Job.id).where(*allowed).order_by(Job.id).with_for_update()).all()
@@ -199,11 +165,17 @@ def over() -> Mapping[str, Any]:
 
 def again() -> Mapping[str, Any]:
     """What changes with a job that is queued once more."""
-    one_more = case((Job.max_attempts > Job.attempt, Job.max_attempts), else_=Job.attempt + 1)
+    had, most = column.attempt, column.max_attempts
+    one_more = case((most > had, most), else_=had + 1)
     return {
         "available_at": db.now(), "published_at": None, "finished_at": None, "rings": 0,
         "losses": 0, "cancel_requested": False, "max_attempts": one_more,
     }  # fmt: skip
+
+
+#: Both read the job anew.
+_CANCEL = Move(JobState.CANCELLED, from_=WAITING, of=(Job,), **over())
+_QUEUE_AGAIN = Move(JobState.QUEUED, from_=RETRYABLE, of=(Job,), **again())
 
 
 def _key_is_taken(job: Job) -> Conflict:

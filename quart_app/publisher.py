@@ -15,10 +15,11 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from quart import Quart, current_app
 from redis.exceptions import ResponseError
-from sqlalchemy import update
+from sqlalchemy import Row, update
 from sqlalchemy.orm import Session
 
 from quart_app import brokers, db
@@ -31,12 +32,16 @@ from quart_app.models import Job
 CHANNEL = "quartermaster:job:"
 #: The changes of state of all jobs, without their results.
 FEED = "quartermaster:states"
+#: What a doorbell has to say of its job.
+NEEDED = (Job.id, Job.task, Job.queue, Job.priority)
 #: Doorbells kept for one queue; the rest of a backlog waits in the database for the relay.
 MOST_DOORBELLS = 1_000
 _MOST_PENDING = 20_000
 _BATCH = 500
 #: Seconds after which a process without a relay finds out whether a full list is still full.
 _FULL_FOR = 2.0
+#: Seconds between two batches of frames alone: what comes meanwhile goes together.
+_PAUSE = 0.01
 #: Seconds for which a Redis that took no frames is left in peace: the rows have them.
 _ANNOUNCE_AGAIN = 5.0
 
@@ -62,13 +67,13 @@ def get() -> "Publisher":
     return publisher
 
 
-def ring(session: Session, job: Job) -> None:
+def ring(session: Session, job: Job | Row[Any]) -> None:
     """Has the job's doorbell rung once the transaction has been committed."""
     if get().has_room(job.queue):
         session.info.setdefault("rings", []).append(ring_for(job))
 
 
-def ring_for(job: Job) -> Ring:
+def ring_for(job: Job | Row[Any]) -> Ring:
     return Ring(job.id, job.task, job.queue, job.priority)
 
 
@@ -183,6 +188,8 @@ class Publisher:
                 self._leave_to_the_relay()
             elif rings:
                 self._note(rings)
+            else:
+                time.sleep(_PAUSE)
 
     def _leave_to_the_relay(self) -> None:
         """What is pending would only wait for another deadline."""

@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from quart_app import attempts, db, jobs, publisher
+from quart_app import attempts, db, publisher
 from quart_app.models import Job, JobState
+from quart_app.moves import Move, column
 
 #: A job under which its own process died this often is taken for what kills it.
 MOST_DEATHS = 3
@@ -51,7 +52,7 @@ def stopped(session: Session, job_id: str, attempt: int) -> None:
 
 
 def _is_silent() -> tuple[ColumnElement[bool], ...]:
-    return (Job.state == JobState.RUNNING, Job.lease_until < db.now())
+    return (column.state == JobState.RUNNING, column.lease_until < db.now())
 
 
 def _release(
@@ -62,16 +63,17 @@ def _release(
     It fails if it was lost `most` times and had its attempts; None where it is not to blame.
     """
     to, why = _verdict(job, why, most)
-    still = (*still, Job.attempt == job.attempt, Job.cancel_requested.is_(job.cancel_requested))
+    asked = column.cancel_requested.is_(job.cancel_requested)
+    still = (*still, column.attempt == job.attempt, asked)
     changes: dict[str, Any] = {"lease_until": None, "error": why, "rings": 0}
     if most:
-        changes["losses"] = Job.losses + 1
+        changes["losses"] = column.losses + 1
     if to is JobState.QUEUED:
         changes |= {"available_at": db.now(), "published_at": None}
     else:
         changes |= {"finished_at": db.now(), "live_key": None}
-    said = {"error": why}
-    moved = jobs.move(session, job.id, to, *still, from_=(JobState.RUNNING,), said=said, **changes)
+    release = Move(to, *still, from_=(JobState.RUNNING,), of=publisher.NEEDED, **changes)
+    moved = release(session, job.id, said={"error": why})
     if moved and to is JobState.QUEUED:
         publisher.ring(session, moved)
 

@@ -53,8 +53,8 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _utc_now(plus: int) -> str:
-    time = datetime.now(UTC) + timedelta(microseconds=plus)
+def _utc_now(plus: float) -> str:
+    time = datetime.now(UTC) + timedelta(seconds=plus)
     return time.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 

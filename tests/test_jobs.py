@@ -15,6 +15,7 @@ from sqlalchemy import delete, update
 from quart_app import attempts, db, jobs
 from quart_app.errors import Conflict, Full, Invalid, NotFound
 from quart_app.models import Event, Job, JobState, Repeat
+from quart_app.moves import Move
 from tests.book import ADD, Book, at_once
 from tests.conftest import Place
 from tests.ledger import Ledger
@@ -309,7 +310,7 @@ def test_a_job_whose_key_has_gone_to_another_is_not_retried(book: Book) -> None:
 
 def test_of_sixteen_that_move_a_job_at_once_one_does(book: Book) -> None:
     job = book.submit()
-    move = partial(book, jobs.move, job.id, JobState.CANCELLED, from_=jobs.WAITING)
+    move = partial(book, Move(JobState.CANCELLED, from_=jobs.WAITING), job.id)
     moved = at_once([move] * 16)
     assert not [error for error in moved if isinstance(error, Exception)]
     assert len([job for job in moved if job]) == 1

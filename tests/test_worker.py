@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from quart_app import nodes
 from quart_app.models import JobState, Node
@@ -125,6 +126,26 @@ def test_a_worker_that_is_asked_to_stop_finishes_its_job_first(
         assert process.wait(15) == 0
     assert ledger.job(job_id).state is JobState.SUCCEEDED
     assert not online(ledger)
+
+
+@pytest.mark.parametrize("direct_calls", ["true", "false"])
+def test_what_a_worker_that_is_stopped_had_not_begun_runs_in_the_next(
+    ledger: Ledger, clean: Place, tmp_path: Path, direct_calls: str
+) -> None:
+    env = clean.env | {"ALLOW_DIRECT_CALLS": direct_calls}
+    marks = tmp_path / "marks"
+    with real.process(WORKER, env, tmp_path / "log") as process:
+        ledger.submit("touch", str(marks), 1.0, queue="mine")
+        until_begun(marks)
+        rest = [ledger.submit("add", 1, queue="mine") for _ in range(3)]
+        with Redis.from_url(clean.redis_url) as redis:
+            until(lambda: redis.llen("mine") == 2)
+            assert redis.hlen("unacked") == (direct_calls == "true")
+        process.terminate()
+        assert process.wait(15) == 0
+    assert {ledger.job(job_id).state for job_id in rest} == {JobState.QUEUED}
+    with real.worker(env, tmp_path / "next", *MINE):
+        assert {ledger.ended(job_id).state for job_id in rest} == {JobState.SUCCEEDED}
 
 
 def test_a_broker_that_is_away_is_looked_for_at_a_steady_pace(clean: Place, tmp_path: Path) -> None:
