@@ -62,6 +62,7 @@ NEEDS: dict[str, dict[str, Role | None]] = {
     "/schedules": {"GET": VIEWER, "POST": ADMIN},
     "/schedules/new": {"GET": ADMIN},
     "/schedules/<schedule_id>": {"GET": VIEWER},
+    "/schedules/<schedule_id>/change": {"GET": ADMIN, "POST": ADMIN},
     "/schedules/<schedule_id>/run": {"POST": OPERATOR},
     "/schedules/<schedule_id>/pause": {"POST": ADMIN},
     "/schedules/<schedule_id>/resume": {"POST": ADMIN},
