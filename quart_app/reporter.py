@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -147,21 +148,22 @@ class Reporter:
         self._lock = threading.Lock()
         self.has_news, self.has_lines = threading.Event(), threading.Event()
         self._runs: dict[tuple[str, int], Run] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, threading.Thread] = {}
         self._silent_until = 0.0
 
     def start(self, job: Job) -> Run:
         run = Run(job, self)
         with self._lock:
             self._runs[(run.job_id, run.attempt)] = run
-            if not self._threads:
-                self._threads = [
-                    threading.Thread(target=work, name=name, daemon=True)
-                    for name, work in {"announcer": self._announce, "keeper": self._keep}.items()
-                ]
-                for thread in self._threads:
-                    thread.start()
+            self._see_to("announcer", self._announce)
+            self._see_to("keeper", self._keep)
         return run
+
+    def _see_to(self, name: str, work: Callable[[], None]) -> None:
+        """Has the thread at work, also after an error that nobody thought of."""
+        if name not in self._threads or not self._threads[name].is_alive():
+            self._threads[name] = threading.Thread(target=work, name=name, daemon=True)
+            self._threads[name].start()
 
     def end(self, run: Run) -> None:
         with self._lock:
