@@ -31,9 +31,9 @@ from quart_app import valkey
 from settings import socket_path
 
 __all__ = [
-    "ROOT", "TASKS", "another_database", "answers", "embedded_valkey", "end", "environment",
-    "eventually", "free_port", "listener", "mariadb", "mariadbd", "process", "python",
-    "redis_program", "redis_server", "until", "worker",
+    "ROOT", "TASKS", "OwnRedis", "another_database", "answers", "embedded_valkey", "end",
+    "environment", "eventually", "free_port", "listener", "mariadb", "mariadbd", "process",
+    "python", "redis_program", "redis_server", "until", "worker",
 ]  # fmt: skip
 
 TASKS = "tasks.scheduler,tasks.background,tests.sample_tasks"
@@ -63,6 +63,22 @@ def process(
         yield child
     finally:
         end(child)
+
+
+class OwnRedis:
+    """One that a test may stop, kill and start again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._port = folder, free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        argv = [redis_program(), "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
+        with process(argv, {}, self.folder / "redis.log", cwd=self.folder) as server:
+            until(lambda: answers(self.url))
+            yield server
+            server.send_signal(signal.SIGCONT)
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

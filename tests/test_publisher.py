@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +23,17 @@ from settings import broker_url
 from tests import real
 from tests.conftest import Place, working
 from tests.ledger import Ledger
-from tests.real import until
+from tests.real import OwnRedis, until
 
 ADD = "tests.sample_tasks.add"
 
 
-class Server:
-    """A Redis that the test may stop, kill and start again on the same port."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, real.free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    @contextmanager
-    def running(self) -> Iterator[subprocess.Popen[bytes]]:
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        log = self.folder / "redis.log"
-        with real.process([real.redis_program(), *words], {}, log, self.folder) as server:
-            until(lambda: real.answers(self.url))
-            yield server
-            server.send_signal(signal.SIGCONT)
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Server:
-    return Server(tmp_path)
+def server(tmp_path: Path) -> OwnRedis:
+    return OwnRedis(tmp_path)
 
 
-def app_on(place: Place, server: Server, **config: Any) -> Quart:
+def app_on(place: Place, server: OwnRedis, **config: Any) -> Quart:
     urls = {"REDIS_URL": server.url, "CELERY_BROKER_URL": broker_url(server.url)}
     return place.app(**urls, **config)
 
@@ -102,7 +83,7 @@ def test_frames_are_announced(ledger: Ledger, clean: Place, worker: Path) -> Non
     }  # fmt: skip
 
 
-async def test_nobody_waits_for_a_redis_that_hangs(clean: Place, server: Server) -> None:
+async def test_nobody_waits_for_a_redis_that_hangs(clean: Place, server: OwnRedis) -> None:
     app = app_on(clean, server, PUBLISH_TIMEOUT=60.0)
     with server.running() as redis, working(app):
         async with app.app_context():
@@ -117,11 +98,11 @@ async def test_nobody_waits_for_a_redis_that_hangs(clean: Place, server: Server)
             await app.extensions["db"].close()
 
 
-async def heard(server: Server, count: int) -> bool:
+async def heard(server: OwnRedis, count: int) -> bool:
     return len(set(waiting(server.url))) == count
 
 
-def test_jobs_run_when_redis_is_back_with_nobodys_help(clean: Place, server: Server) -> None:
+def test_jobs_run_when_redis_is_back_with_nobodys_help(clean: Place, server: OwnRedis) -> None:
     app = app_on(clean, server)
     env = clean.env | {"REDIS_URL": server.url}
     ledger = Ledger(app)
@@ -137,7 +118,7 @@ def test_jobs_run_when_redis_is_back_with_nobodys_help(clean: Place, server: Ser
             assert [ledger.ended(each).result for each in (job_id, later)] == [2, 3]
 
 
-def test_what_is_pending_is_bounded(clean: Place, server: Server) -> None:
+def test_what_is_pending_is_bounded(clean: Place, server: OwnRedis) -> None:
     app = app_on(clean, server)
     publisher = app.extensions["publisher"]
     publisher.most_pending = 30
@@ -156,7 +137,7 @@ def many(count: int, **options: Any) -> list[jobs.NewJob]:
 
 
 def test_a_full_list_leaves_the_backlog_to_the_relay_which_feeds_it_in_order(
-    clean: Place, server: Server
+    clean: Place, server: OwnRedis
 ) -> None:
     app = app_on(clean, server)
     app.extensions["publisher"].most_doorbells = 10
@@ -179,7 +160,7 @@ def eat(redis: Any, eaten: list[str | None]) -> str | None:
     return eaten[-1] if eaten else None
 
 
-def test_a_backlog_in_the_database_is_fed_by_priority(clean: Place, server: Server) -> None:
+def test_a_backlog_in_the_database_is_fed_by_priority(clean: Place, server: OwnRedis) -> None:
     app = app_on(clean, server)
     ledger = Ledger(app)
     app.extensions["publisher"].most_doorbells = 0
@@ -229,7 +210,7 @@ def test_closing_sends_what_is_pending(clean: Place) -> None:
 
 
 def test_the_password_of_the_broker_is_in_no_log(
-    clean: Place, server: Server, caplog: pytest.LogCaptureFixture
+    clean: Place, server: OwnRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "s3cr3t-of-the-broker"

@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from quart_app import jobs
 from quart_app.newjobs import NewJob
 from tests import real
 from tests.conftest import Place
-from tests.real import eventually
+from tests.real import OwnRedis, eventually
 from tests.web.conftest import serving
 from tests.web.following import (
     COUNT,
@@ -38,35 +37,20 @@ from tests.web.following import (
 from tests.web.test_problems import MEGA, memory
 
 
-class RedisOfItsOwn:
-    """A Redis that a test may stop; its place is the test's, with this Redis instead."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, real.free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    @contextmanager
-    def running(self) -> Iterator[int]:
-        argv = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        with real.process(argv, {}, self.folder / "redis.log", cwd=self.folder) as process:
-            real.until(lambda: real.answers(self.url))
-            yield process.pid
+@pytest.fixture
+def redis(tmp_path: Path) -> OwnRedis:
+    return OwnRedis(tmp_path)
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> RedisOfItsOwn:
-    return RedisOfItsOwn(tmp_path)
-
-
-@pytest.fixture
-def web(clean: Place, redis: RedisOfItsOwn, tmp_path: Path) -> Iterator[Served]:
+def web(clean: Place, redis: OwnRedis, tmp_path: Path) -> Iterator[Served]:
     """A web process with the Redis that may be stopped, which does not run yet."""
     with serving(clean, tmp_path / "web.log", REDIS_URL=redis.url) as served:
         yield served
 
 
 @pytest.fixture
-async def apart(clean: Place, redis: RedisOfItsOwn) -> AsyncIterator[Hand]:
+async def apart(clean: Place, redis: OwnRedis) -> AsyncIterator[Hand]:
     """A hand whose announcements go by the Redis that may be stopped."""
     app = replace(clean, redis_url=redis.url).app(PUBLISH_TIMEOUT=0.3)
     yield Hand(app)
@@ -88,7 +72,7 @@ async def test_without_redis_rows_are_followed_once_a_second(
 
 
 async def test_nothing_is_missed_or_repeated_while_redis_comes_and_goes(
-    web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
+    web: Served, secret: str, apart: Hand, redis: OwnRedis
 ) -> None:
     job_id = await apart.start()
     async with connect(web, job_id, secret, after=2) as socket:
@@ -105,21 +89,21 @@ async def test_nothing_is_missed_or_repeated_while_redis_comes_and_goes(
 
 @on_one_database
 async def test_a_frozen_redis_is_noticed_and_the_newest_progress_still_arrives(
-    web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
+    web: Served, secret: str, apart: Hand, redis: OwnRedis
 ) -> None:
     job_id = await apart.start()
-    with redis.running() as pid:
+    with redis.running() as server:
         async with connect(web, job_id, secret, after=2) as socket, asyncio.timeout(12):
             await apart.say(job_id, progress=1)
             assert (await receive(socket, 1))[0]["current"] == 1
-            os.kill(pid, signal.SIGSTOP)
+            server.send_signal(signal.SIGSTOP)
             await apart.say(job_id, progress=2)
             assert (await receive(socket, 1))[0]["current"] == 2
-            os.kill(pid, signal.SIGCONT)
+            server.send_signal(signal.SIGCONT)
 
 
 async def test_the_feed_goes_on_by_rows_while_redis_is_away(
-    web: Served, secret: str, apart: Hand, redis: RedisOfItsOwn
+    web: Served, secret: str, apart: Hand, redis: OwnRedis
 ) -> None:
     running = await apart.start()
     foreign = str(uuid.UUID(int=2**128 - 1, version=4))  # sorts after every id of ours
