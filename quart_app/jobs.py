@@ -142,9 +142,12 @@ def move_many(
     **changes: Any,
 ) -> Sequence[Job]:
     """As a `Move`, of many in few statements; those moved, oldest first, and of them the least."""
-    allowed = (Job.id.in_(job_ids), Job.state.in_(from_), *conditions)
-    # Locked in the order of their ids, so that two who do this wait and do not deadlock.
-    held = session.scalars(select(Job.id).where(*allowed).order_by(Job.id).with_for_update()).all()
+    if not job_ids:
+        return []
+    # Locked by their ids alone and in their order, so that two who do this do not deadlock.
+    these = Job.id.in_(job_ids)
+    session.scalars(select(Job.id).where(these).order_by(Job.id).with_for_update()).all()
+    held = session.scalars(select(Job.id).where(these, Job.state.in_(from_), *conditions)).all()
     changes |= {"state": to, "last_seq": Job.last_seq + 1}
     moving = update(Job).where(Job.id.in_(held)).values(changes)
     session.execute(moving.execution_options(synchronize_session=False))

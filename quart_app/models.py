@@ -197,7 +197,7 @@ class Repeat(Base):
     idempotency_key: Mapped[str] = mapped_column(DIGEST, primary_key=True)
     idempotency_body: Mapped[str] = mapped_column(DIGEST)
     job_id: Mapped[str] = mapped_column(ID, ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
-    accepted_at: Mapped[datetime]
+    accepted_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Event(Base):

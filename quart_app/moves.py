@@ -17,10 +17,11 @@ RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
 class Move:
-    """Prepared once, since that takes longer than to carry it out, which is done by calling it.
+    """To make one takes longer than to call it: what is done often is made once.
 
-    It moves a job that is in one of the states `from_` and meets the `conditions`. `of` is what
-    the caller needs to know of the job: Job itself, or columns of it.
+    A call moves a job that is in one of the states `from_` and meets the `conditions`. `of` is what
+    the caller needs to know of the job: Job itself, or columns of it. What a job was sending when
+    it ended without success is abandoned with it.
     """
 
     def __init__(

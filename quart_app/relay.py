@@ -128,14 +128,16 @@ def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str
         return 0
     with database.session(reading=True) as session:
         unheard = list(_unheard(session, broker, waiting))
-    if not unheard:
-        return 0
-    with database.session() as session:
-        rings = _take(session, unheard)
-    if rings and not broker.push(rings):
+    rung = 0
+    for start in range(0, len(unheard), _MOST_RINGS):  # a list without end no database takes
         with database.session() as session:
-            _put_back(session, rings)
-    return len(rings)
+            rings = _take(session, unheard[start : start + _MOST_RINGS])
+        if rings and not broker.push(rings):
+            with database.session() as session:
+                _put_back(session, rings)
+            break
+        rung += len(rings)
+    return rung
 
 
 # What the relay knows of a job: the arguments may be long, and are none of its business.

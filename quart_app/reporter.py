@@ -197,23 +197,26 @@ class Reporter:
             self.has_lines.wait(min(self.lease / 10, 0.25))
             self.has_lines.clear()
             for run in self._running:
-                # Who holds the lock writes the job's end, and what is unsaid with it.
-                if run.is_due(self.lease / 3) and not (run.lost or run.lock.locked()):
+                if run.is_due(self.lease / 3) and not run.lost:
                     self._write(run)
                 run.insist()
             time.sleep(_WRITE_PAUSE)
 
     def _write(self, run: Run) -> None:
+        # Who holds the lock writes the job's end, and what is unsaid with it: that may take long.
+        if not run.lock.acquire(blocking=False):
+            return
         try:
-            with run.lock:
-                with self.database.session() as session:
-                    written = run.store(session, self.lease)
-                run.stored(*written)
+            with self.database.session() as session:
+                written = run.store(session, self.lease)
+            run.stored(*written)
         except Fenced:
             run.give_up()
         except Exception as error:  # this thread keeps every lease of the process: it goes on
             logger.warning("Job %s could not be kept: %s", run.job_id, type(error).__name__)
             time.sleep(min(1.0, self.lease / 10))
+        finally:
+            run.lock.release()
 
 
 def _number(value: Any) -> float | None:

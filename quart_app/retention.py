@@ -7,7 +7,8 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from quart_app import db
-from quart_app.models import AuditEntry, Job, JobState, Message, MessageState, Node
+from quart_app.intake import KEY_HOURS
+from quart_app.models import AuditEntry, Job, JobState, Message, MessageState, Node, Repeat
 
 _DAY = 86_400.0
 #: Of messages all but those whose outcome somebody may still want to find out.
@@ -31,6 +32,12 @@ def prune(session: Session, state: JobState, age: float, most: int) -> int:
         Job.finished_at < db.now(-age),
     )
     return _delete(session, Job, old.order_by(Job.available_at).limit(most))
+
+
+def prune_repeats(session: Session, most: int) -> int:
+    """Deletes the Idempotency-Keys of jobs that were there, once they stand for nothing more."""
+    old = select(Repeat.idempotency_key).where(Repeat.accepted_at < db.now(-KEY_HOURS * 3600))
+    return _delete(session, Repeat, old.order_by(Repeat.accepted_at).limit(most))
 
 
 def prune_messages(session: Session, age: float, most: int) -> int:

@@ -83,9 +83,10 @@ def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
     return sorted(found, key=lambda job: job.id, reverse=True)[:count]
 
 
-def changeable(session: Session, schedule_id: str) -> Schedule:
-    """Held until the commit. Raises Denied, NotFound, and Conflict for one from settings."""
-    schedule = get(session, schedule_id, to_change=True)
+def changeable(session: Session, schedule_id: str, *, to_change: bool = False) -> Schedule:
+    """As `get`; raises Denied, NotFound, and Conflict for one from settings."""
+    schedule = get(session, schedule_id, to_change=to_change)
+    actors.check(schedule.task)
     if schedule.source == "settings":
         raise Conflict(
             f"The schedule {schedule.name!r} comes from CELERY_BEAT_SCHEDULE: change it there."
@@ -98,7 +99,7 @@ def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
 
     Raises Denied, NotFound, Invalid or Conflict, which is for those from settings too.
     """
-    schedule = changeable(session, schedule_id)
+    schedule = changeable(session, schedule_id, to_change=True)
     at = db.clock(session)
     known = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
     differing = sorted(name for name, value in changes.items() if value != known[name])
@@ -145,7 +146,7 @@ def submit(session: Session, schedule: Schedule, due_at: datetime | None = None)
 
 def delete(session: Session, schedule_id: str) -> None:
     """Its jobs stay. Raises NotFound, and Conflict for one from settings."""
-    schedule = changeable(session, schedule_id)
+    schedule = changeable(session, schedule_id, to_change=True)
     _recorded(session, "delete", schedule)
     session.delete(schedule)
 

@@ -38,6 +38,8 @@ async def submit(new: NewJob) -> Job:
 async def _accept(rows: Sequence[Row]) -> Sequence[Job | Exception]:
     try:
         return await db.run(intake.insert, rows)
+    except Unsure:  # they may be in: to try each again would be a guess
+        raise
     except (Problem, DataError):
         if len(rows) == 1:
             raise

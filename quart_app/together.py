@@ -68,9 +68,11 @@ class Together(Generic[Question, Answer]):
             self._tasks.add(rounds)
             rounds.add_done_callback(self._tasks.discard)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._patience) as limit:
                 return await call.answer
         except TimeoutError:
+            if not limit.expired():  # it is the answer
+                raise
             raise Late(call.was_asked) from None
 
     async def _rounds(self, loop: asyncio.AbstractEventLoop) -> None:

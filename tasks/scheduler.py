@@ -44,6 +44,9 @@ def prune(self: Any) -> dict[str, int]:
     """Deletes what ended longer ago than it is to be kept: jobs, messages, audit, nodes."""
     ages, failed = retention.ages(current_app.config), JobState.FAILED
     kinds: dict[str, Callable[[Session], int]] = {
+        "repeats": partial(retention.prune_repeats, most=_PRUNED_AT_ONCE)
+    }
+    kinds |= {
         state.value: partial(retention.prune, state=state, age=age, most=_PRUNED_AT_ONCE)
         for state, age in ages.items()
     }

@@ -127,6 +127,21 @@ async def test_while_the_database_does_not_say_it_is_said_to_be_unknown(
         await submit(behind, cutter, "after, then away")
 
 
+async def test_all_who_share_a_transaction_hear_that_it_is_unknown(
+    clean: Place, cutter: Cutter
+) -> None:
+    url = make_url(clean.database_url).set(port=cutter.port)
+    app = clean.app(DATABASE_URL=url.render_as_string(hide_password=False))
+    async with app.app_context():
+        await submit_shared(1)
+        cutter.cut = "after, then away"
+        both = asyncio.gather(submit_shared(2), submit_shared(3), return_exceptions=True)
+        answers = [type(answer) for answer in await both]
+        await app.extensions["db"].close()
+    assert answers == [Unsure, Unsure]
+    assert sorted(job.args[0] for job in Ledger(clean.app()).jobs()) == [1, 2, 3]
+
+
 async def test_a_request_waits_for_a_frozen_database_for_so_long_and_hears_what_is_known(
     clean: Place, cutter: Cutter
 ) -> None:

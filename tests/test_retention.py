@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import text, update
+from sqlalchemy import insert, select, text, update
 
 from quart_app import audit, db, retention
-from quart_app.models import AuditEntry, Event, Job, JobState, Message, Node
+from quart_app.models import AuditEntry, Event, Job, JobState, Message, Node, Repeat
 from tests.book import Book
 from tests.ledger import Ledger
 
@@ -63,6 +63,19 @@ def test_the_audit_log_is_kept_for_its_days(book: Book) -> None:
     assert [entry.target for entry in book(audit.search, exact={})] == ["364"]
 
 
+def test_a_key_of_a_job_that_was_there_goes_when_it_stands_for_nothing_more(book: Book) -> None:
+    job = book.submit()
+    for hours in (23, 25, 26):
+        key = {"idempotency_key": f"{hours:0<64}", "idempotency_body": "0" * 64}
+        at = db.now(-hours * 3600)
+        book(lambda s, key=key, at=at: s.execute(
+            insert(Repeat).values(job_id=job.id, accepted_at=at, **key)
+        ))  # fmt: skip
+    assert [book(retention.prune_repeats, 1) for _ in range(3)] == [1, 1, 0]
+    (kept,) = book(lambda s: s.scalars(select(Repeat.idempotency_key)).all())
+    assert kept.startswith("23")
+
+
 def test_beat_has_a_worker_prune(ledger: Ledger, worker: Any) -> None:
     old = ledger.submit("add", 1)
     ledger.ended(old)
@@ -71,7 +84,7 @@ def test_beat_has_a_worker_prune(ledger: Ledger, worker: Any) -> None:
     ledger.within(lambda s: s.add(_message("unknown", 31)))
     ledger.within(lambda s: s.add(_node(2)))
     done = ledger.ended(ledger.submit("tasks.scheduler.prune"))
-    kept = {"failed": 0, "cancelled": 0, "audit": 0}
+    kept = {"failed": 0, "cancelled": 0, "audit": 0, "repeats": 0}
     expected = {"succeeded": 1, "messages": 1, "nodes": 1} | kept
     assert done.result == expected
     assert [job.id for job in ledger.jobs()] == [done.id]

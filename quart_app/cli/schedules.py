@@ -100,7 +100,10 @@ def _change(app: Quart) -> click.Command:
     @click.option("--clear", multiple=True, type=click.Choice(["queue", "starts-at", "ends-at"]))
     def command(name: str, new_name: str | None, clear: Sequence[str], **options: Any) -> None:
         changes = _given(options | {"name": new_name})
-        changes |= dict.fromkeys(word.replace("-", "_") for word in clear)
+        cleared = dict.fromkeys(word.replace("-", "_") for word in clear)
+        if twice := sorted(changes.keys() & cleared):
+            raise click.UsageError(f"{', '.join(twice)}: given and cleared at once.")
+        changes |= cleared
         if not changes:
             raise click.UsageError("Give what is to change, such as --cron '30 4 * * *'.")
         changed = do(app, _by_name(schedules.change), name, **changes)

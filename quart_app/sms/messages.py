@@ -71,9 +71,12 @@ def record(
 
 def abandon(session: Session, job_ids: Sequence[str]) -> None:
     """Those of jobs that have ended become `unknown` where they were `sending`."""
-    sending = (Message.job_id.in_(job_ids), Message.state == MessageState.SENDING)
+    sending = Message.state == MessageState.SENDING
+    # Found first, then locked by their ids alone, as all do: no two wait for each other.
+    found = session.scalars(select(Message.id).where(Message.job_id.in_(job_ids), sending)).all()
     error = "its job ended while it was being handed over"
-    session.execute(update(Message).where(*sending).values(state=MessageState.UNKNOWN, error=error))
+    for message_id in found:
+        _move(session, message_id, MessageState.SENDING, MessageState.UNKNOWN, error=error)
 
 
 def recent(session: Session, limit: int = 20) -> list[Message]:

@@ -57,14 +57,14 @@ async def create() -> Any:
 @blueprint.get("/<schedule_id>/change")
 @auth.needs(Role.ADMIN)
 async def edit(schedule_id: str) -> Any:
-    schedule = await db.run(schedules.changeable, schedule_id)
+    schedule = await db.read(schedules.changeable, schedule_id)
     return await _form(_filled_in(schedule), {}, schedule)
 
 
 @blueprint.post("/<schedule_id>/change")
 @auth.needs(Role.ADMIN)
 async def change(schedule_id: str) -> Any:
-    return await _save(schedules.change, await db.run(schedules.changeable, schedule_id))
+    return await _save(schedules.change, await db.read(schedules.changeable, schedule_id))
 
 
 @blueprint.post("/<schedule_id>/pause")

@@ -53,12 +53,13 @@ class Wire:
             await asyncio.sleep(_AGAIN)
 
     async def _tell(self, verb: str, channels: list[str]) -> None:
-        if self._pubsub is None:
+        if (pubsub := self._pubsub) is None:
             return  # it is told them all when it comes back
         try:
-            await _say(getattr(self._pubsub, verb), channels)
+            await _say(getattr(pubsub, verb), channels)
         except Exception:  # redis-py stumbles in many ways over what is cut off meanwhile
-            self._pubsub = None  # so that whoever listens begins anew
+            if self._pubsub is pubsub:
+                self._pubsub = None  # so that whoever listens begins anew
 
     async def _listen(self) -> None:
         # Each of us would else connect again at the same moment, and read what another waits for.

@@ -25,6 +25,7 @@ def upgrade() -> None:
         **Base.__table_args__,
     )
     op.create_index(op.f("ix_repeats_job_id"), "repeats", ["job_id"], unique=False)
+    op.create_index(op.f("ix_repeats_accepted_at"), "repeats", ["accepted_at"], unique=False)
 
 
 def downgrade() -> None:
