@@ -60,6 +60,7 @@ def _release(
 ) -> None:
     """Out of the hands of its attempt, unless that has ended or given it away already.
 
+    It keeps its turn: of a backlog those that are due longest are brought to the broker first.
     It fails if it was lost `most` times and had its attempts; None where it is not to blame.
     """
     to, why = _verdict(job, why, most)
@@ -69,7 +70,7 @@ def _release(
     if most:
         changes["losses"] = column.losses + 1
     if to is JobState.QUEUED:
-        changes |= {"available_at": db.now(), "published_at": None}
+        changes["published_at"] = None
     else:
         changes |= {"finished_at": db.now(), "live_key": None}
     release = Move(to, *still, from_=(JobState.RUNNING,), of=publisher.NEEDED, **changes)

@@ -54,6 +54,14 @@ def test_a_job_that_is_silent_for_its_lease_is_queued_again(book: Book) -> None:
     assert [book.job(one.id).state for one in (job, alive)] == ["queued", "running"]
 
 
+def test_a_job_that_was_lost_keeps_its_turn(book: Book) -> None:
+    job = running(book, available_at=db.now(-60))
+    due = book.job(job.id).available_at
+    book(rescue.process_died, job.id, f"{BOOT}/1")
+    found = book.job(job.id)
+    assert (found.state, found.available_at, found.published_at) == (JobState.QUEUED, due, None)
+
+
 @pytest.mark.parametrize(("attempts_before", "most"), [(0, 1), (2, 3), (4, 5)])
 def test_a_job_that_keeps_killing_its_process_fails_after_its_attempts(
     book: Book, attempts_before: int, most: int
