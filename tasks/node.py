@@ -1,5 +1,6 @@
 """A process of Celery: lean without flags, its own connections in each child, a sign of life."""
 
+import gc
 import logging
 import os
 import signal
@@ -113,6 +114,7 @@ def _begin(app: Quart) -> None:
     check(app)
     # Kept open: every child that is forked shares the lock.
     app.extensions["lifeline"] = lifelines.hold(app.config["VAR_DIR"], app.extensions["boot"])
+    gc.freeze()  # what all children share stays shared: no collector writes to it
 
 
 def _forked(app: Quart) -> None:
