@@ -13,10 +13,9 @@ from quart_app import db, events
 from quart_app.models import Event, Job, JobState
 from quart_app.moves import Move, column
 
-#: What an attempt knows of its job, beside its own number.
+#: What an attempt knows of its job, beside what each move tells.
 _NEEDED = (
-    column.id, column.task, column.queue, column.args, column.kwargs,
-    column.max_attempts, column.context,
+    column.task, column.queue, column.args, column.kwargs, column.max_attempts, column.context,
 )  # fmt: skip
 _CLAIM = Move(
     JobState.RUNNING,
@@ -83,7 +82,7 @@ def claim(
     if row is None:
         return None
     known = {each.key: getattr(row, each.key) for each in _NEEDED}
-    job = Job(state=JobState.RUNNING, attempt=row.attempt, **known)
+    job = Job(id=row.id, state=row.state, attempt=row.attempt, **known)
     make_transient_to_detached(job)  # lest what it has not be taken for None
     return job
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Row, Table, insert, select
 from sqlalchemy.orm import Session
 
 from quart_app import db
@@ -29,15 +29,10 @@ def record(session: Session, rows: Sequence[Event]) -> None:
     announce(session, [frame(row) for row in rows])
 
 
-def of_state(job: Job, at: datetime) -> Event:
-    """That the job is in its state now."""
-    data = state(job.state, job.attempt)
+def of_state(job: Job | Row[Any], at: datetime, said: Mapping[str, Any] | None = None) -> Event:
+    """That the job is in its state now; `said` goes into it too."""
+    data = {"state": job.state.value, "attempt": job.attempt, **(said or {})}
     return Event(job_id=job.id, seq=job.last_seq, at=at, type="state", data=data)
-
-
-def state(to: JobState, attempt: int, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a state event carries; `said` is what it tells besides."""
-    return {"state": to.value, "attempt": attempt, **(said or {})}
 
 
 def announce(session: Session, frames: Sequence[Frame]) -> None:

@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, load_only
 
-from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, sms, traces
+from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
 from quart_app.errors import Conflict, NotFound
 from quart_app.models import Event, Job, JobState
-from quart_app.moves import RETRYABLE, Move, column
+from quart_app.moves import RETRYABLE, Move, column, tell
 from quart_app.newjobs import NewJob, task_named
 
 __all__ = [
@@ -154,10 +154,7 @@ def move_many(
     parts = (Job.id, Job.task, Job.queue, Job.priority, Job.state, Job.attempt, Job.last_seq)
     fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
     moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
-    at = db.clock(session)
-    events.record(session, [events.of_state(job, at) for job in moved])
-    if to in RETRYABLE:
-        sms.abandon(session, held)
+    tell(session, moved, db.clock(session))
     return moved
 
 

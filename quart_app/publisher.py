@@ -73,7 +73,7 @@ def ring(session: Session, job: Job | Row[Any]) -> None:
         session.info.setdefault("rings", []).append(ring_for(job))
 
 
-def ring_for(job: Job | Row[Any]) -> Ring:
+def ring_for(job: Job | Row[*tuple[Any, ...]]) -> Ring:
     return Ring(job.id, job.task, job.queue, job.priority)
 
 

@@ -141,7 +141,7 @@ def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str
 
 
 # What the relay knows of a job: the arguments may be long, and are none of its business.
-_CARD = (Job.id, Job.task, Job.queue, Job.priority, Job.published_at, Job.rings)
+_CARD = (*publisher.NEEDED, Job.published_at, Job.rings)
 _Card = Row[str, str, str, int, datetime | None, int]
 
 
@@ -167,7 +167,7 @@ def _lost_doorbells(session: Session, broker: Publisher, queue: str, there: Wait
     rung = (Job.queue == queue, Job.state == JobState.QUEUED, Job.published_at < db.now(-_UNHEARD))
     suspects = select(*_CARD).where(*rung).order_by(Job.published_at).limit(_MOST_SUSPECTS)
     found = session.execute(suspects).all()
-    lists = [broker.foundry.list_of(_ring(job)) for job in found]
+    lists = [broker.foundry.list_of(publisher.ring_for(job)) for job in found]
     return [
         job
         for job, key in zip(found, lists, strict=True)
@@ -195,10 +195,6 @@ def _is_lost(job: _Card, oldest: datetime | None, at: datetime, back_at: datetim
     return job.published_at < min(at, oldest) - timedelta(seconds=patience)
 
 
-def _ring(job: _Card) -> Ring:
-    return Ring(job.id, job.task, job.queue, job.priority)
-
-
 def _take(session: Session, found: Sequence[_Card]) -> list[Ring]:
     """Marks as rung those that no other relay has rung meanwhile."""
     rings = {job.id: job.rings for job in found}
@@ -212,7 +208,7 @@ def _take(session: Session, found: Sequence[_Card]) -> list[Ring]:
     marked = update(Job).where(Job.id.in_(sorted(mine)))
     marked = marked.values(published_at=db.now(), rings=Job.rings + 1)
     session.execute(marked.execution_options(synchronize_session=False))
-    return [_ring(job) for job in found if job.id in mine]
+    return [publisher.ring_for(job) for job in found if job.id in mine]
 
 
 def _put_back(session: Session, rings: Sequence[Ring]) -> None:

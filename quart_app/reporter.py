@@ -101,7 +101,7 @@ class Run:
         return newest
 
     @property
-    def has_news(self) -> bool:
+    def is_unannounced(self) -> bool:
         return self._progress is not self._announced
 
     @property
@@ -182,7 +182,7 @@ class Reporter:
             runs = self._running
             if time.monotonic() >= self._silent_until:
                 self._announce_news(runs)
-            patience = _APART if any(run.has_news for run in runs) else None
+            patience = _APART if any(run.is_unannounced for run in runs) else None
             time.sleep(_PAUSE)
 
     def _announce_news(self, runs: list[Run]) -> None:

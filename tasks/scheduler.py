@@ -41,15 +41,14 @@ def send_sms(self: Any) -> dict[str, Any]:
 
 @task(bind=True)
 def prune(self: Any) -> dict[str, int]:
-    """Deletes what ended longer ago than it is to be kept: jobs, messages, audit, nodes."""
+    """Deletes what is not to be kept any longer: keys, jobs, messages, audit, nodes."""
     ages, failed = retention.ages(current_app.config), JobState.FAILED
     kinds: dict[str, Callable[[Session], int]] = {
-        "repeats": partial(retention.prune_repeats, most=_PRUNED_AT_ONCE)
-    }
-    kinds |= {
         state.value: partial(retention.prune, state=state, age=age, most=_PRUNED_AT_ONCE)
         for state, age in ages.items()
     }
+    repeats = partial(retention.prune_repeats, most=_PRUNED_AT_ONCE)
+    kinds = {"repeats": repeats, **kinds}  # first, since they would all go with a job's row
     kinds["messages"] = partial(retention.prune_messages, age=ages[failed], most=_PRUNED_AT_ONCE)
     days = current_app.config["KEEP_AUDIT"]
     kinds["audit"] = partial(retention.prune_audit, days=days, most=_PRUNED_AT_ONCE)

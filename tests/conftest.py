@@ -3,9 +3,10 @@
 import gc
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,30 +82,36 @@ def _close_databases() -> Iterator[None]:
         extensions["db"].dispose()
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """`kept(opened, …)` is `opened(folder, …)`, entered once and left after the last test.
+
+    A fixture of the session would end whenever the parameter of the tests changes, file by file.
+    """
+    with ExitStack() as stack:
+
+        @cache
+        def once(opened: Callable[..., AbstractContextManager[Any]], *args: Any) -> Any:
+            return stack.enter_context(opened(tmp_path_factory.mktemp(opened.__name__), *args))
+
+        yield once
+
+
 @pytest.fixture(scope="session", params=["sqlite", "mariadb"])
-def places(request: pytest.FixtureRequest) -> list[Place]:
+def places(request: pytest.FixtureRequest, kept: Callable[..., Any]) -> list[Place]:
     """A quiet one, and one where the worker that tests share is at work."""
-    found: list[Place] = request.getfixturevalue(f"{request.param}_places")
+    found: list[Place] = kept(_migrated, _sqlite if request.param == "sqlite" else _mariadb)
     return found
 
 
-# Fixtures without a parameter: those with one end whenever the parameter changes, file by file.
-@pytest.fixture(scope="session")
-def sqlite_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Place]]:
-    with _sqlite(tmp_path_factory.mktemp("sqlite")) as found:
-        yield _migrated(found)
-
-
-@pytest.fixture(scope="session")
-def mariadb_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Place]]:
-    with _mariadb(tmp_path_factory.mktemp("mariadb")) as found:
-        yield _migrated(found)
-
-
-def _migrated(places: list[Place]) -> list[Place]:
-    for place in places:
-        migrations.upgrade(place.app().extensions["db"])
-    return places
+@contextmanager
+def _migrated(
+    folder: Path, start: Callable[[Path], AbstractContextManager[list[Place]]]
+) -> Iterator[list[Place]]:
+    with start(folder) as found:
+        for place in found:
+            migrations.upgrade(place.app().extensions["db"])
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -253,30 +260,14 @@ class Caller:
 
 
 @pytest.fixture(scope="session")
-def worker(places: list[Place], request: pytest.FixtureRequest) -> Path:
+def worker(places: list[Place], kept: Callable[..., Any]) -> Path:
     """A real worker, started as the study guide starts it; the file of its log."""
-    log: Path = request.getfixturevalue(f"{places[0].name}_worker")
+    log: Path = kept(_worker, places[1])
     return log
 
 
-@pytest.fixture(scope="session")
-def sqlite_worker(
-    sqlite_places: list[Place], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    with _working_in(sqlite_places[1], tmp_path_factory.mktemp("worker")) as log:
-        yield log
-
-
-@pytest.fixture(scope="session")
-def mariadb_worker(
-    mariadb_places: list[Place], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    with _working_in(mariadb_places[1], tmp_path_factory.mktemp("worker")) as log:
-        yield log
-
-
 @contextmanager
-def _working_in(place: Place, folder: Path) -> Iterator[Path]:
+def _worker(folder: Path, place: Place) -> Iterator[Path]:
     log = folder / "worker.log"
     argv = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=2")
     with real.process(argv, place.env | {"JOB_LEASE": "3"}, log):
