@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from quart import current_app
-from sqlalchemy.orm import Session
 
 from quart_app import db, jobs, retention, sms
 from quart_app.errors import Invalid
@@ -42,26 +41,26 @@ def send_sms(self: Any) -> dict[str, Any]:
 @task(bind=True)
 def prune(self: Any) -> dict[str, int]:
     """Deletes what is not to be kept any longer: keys, jobs, messages, audit, nodes."""
-    ages, failed = retention.ages(current_app.config), JobState.FAILED
-    kinds: dict[str, Callable[[Session], int]] = {
-        state.value: partial(retention.prune, state=state, age=age, most=_PRUNED_AT_ONCE)
-        for state, age in ages.items()
+    ages, days = retention.ages(current_app.config), current_app.config["KEEP_AUDIT"]
+    of_jobs = {
+        state.value: partial(retention.prune, state=state, age=ages[state]) for state in ages
     }
-    repeats = partial(retention.prune_repeats, most=_PRUNED_AT_ONCE)
-    kinds = {"repeats": repeats, **kinds}  # first, since they would all go with a job's row
-    kinds["messages"] = partial(retention.prune_messages, age=ages[failed], most=_PRUNED_AT_ONCE)
-    days = current_app.config["KEEP_AUDIT"]
-    kinds["audit"] = partial(retention.prune_audit, days=days, most=_PRUNED_AT_ONCE)
-    gone = {kind: _until_none_is_left(self, verb) for kind, verb in kinds.items()}
+    verbs: dict[str, Callable[..., int]] = {
+        "repeats": retention.prune_repeats,  # first, since what is left of them goes with a job
+        **of_jobs,
+        "messages": partial(retention.prune_messages, age=ages[JobState.FAILED]),
+        "audit": partial(retention.prune_audit, days=days),
+    }
+    gone = {kind: _until_none_is_left(self, verb) for kind, verb in verbs.items()}
     with db.session() as session:
         return gone | {"nodes": retention.prune_nodes(session)}
 
 
-def _until_none_is_left(task: Any, verb: Callable[[Session], int]) -> int:
+def _until_none_is_left(task: Any, verb: Callable[..., int]) -> int:
     gone, deadline = 0, time.monotonic() + _PRUNE_SECONDS
     while not task.cancelled and time.monotonic() < deadline:
         with db.session() as session:
-            batch = verb(session)
+            batch = verb(session, most=_PRUNED_AT_ONCE)
         gone += batch
         if batch < _PRUNED_AT_ONCE:
             break
