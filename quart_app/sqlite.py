@@ -3,7 +3,9 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 #: hold the parent's file locks for its own, and those that a thread of the parent had would never
 #: be free in it.
 no_fork = threading.Lock()
+
+_SWITCH_AGAIN_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -42,9 +46,20 @@ def _connect(connection: Any, _record: ConnectionPoolEntry) -> None:
     # SQLite's own knows no letters but a to z.
     connection.create_function("lower", 1, _lower, deterministic=True)
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _write_ahead(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    # Of those who meet a new file at once all but one are refused, however long they would wait.
+    for seconds in _SWITCH_AGAIN_AFTER:
+        with suppress(sqlite3.OperationalError):
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        time.sleep(seconds)
+    cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin(connection: Any) -> None:

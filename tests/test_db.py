@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from threading import Timer
 from time import monotonic
 from typing import Any
 
@@ -219,6 +221,19 @@ async def test_sqlite_is_durable_and_lets_readers_read(sqlite: Database) -> None
         assert await sqlite.read(scalar, f"PRAGMA {pragma}") == value
         with sqlite.session() as session:
             assert scalar(session, f"PRAGMA {pragma}") == value
+
+
+def test_a_new_file_that_another_is_writing_to_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "new", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    end = Timer(0.2, other.execute, ["COMMIT"])
+    end.start()
+    met = Database(f"sqlite:///{tmp_path}/new")
+    with met.session(reading=True) as session:
+        assert scalar(session, "PRAGMA journal_mode") == "wal"
+    end.join()
+    met.engine.dispose()
+    other.close()
 
 
 async def test_sqlite_takes_its_write_lock_at_the_beginning(sqlite: Database) -> None:

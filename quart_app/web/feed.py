@@ -34,9 +34,8 @@ class Feed:
         self._known: Known | None = None
 
     def hear(self, frame: Frame) -> None:
-        """Whoever follows the job itself gets it by that way."""
         for reader in tuple(self.readers):
-            if frame["job"] not in reader.followers:
+            if not reader.gets(frame):
                 reader.say(frame)
 
     def trust(self) -> None:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 
 from quart_app import attempts, db, jobs
 from quart_app.attempts import Line
-from quart_app.events import progress_frame
+from quart_app.events import Frame, progress_frame
 
 Frames = list[dict[str, Any]]
 COUNT = "tests.sample_tasks.count"
@@ -63,7 +63,10 @@ class Hand:
         now = None if progress is None else step(progress)
         await self.do(attempts.keep, job_id, 1, 600.0, lines=said, progress=now)
         if now:
-            self.app.extensions["publisher"].announce([progress_frame(job_id, now)])
+            self.announce(progress_frame(job_id, now))
+
+    def announce(self, frame: Frame) -> None:
+        assert self.app.extensions["publisher"].announce([frame])
 
     async def succeed(self, job_id: str) -> None:
         await self.do(attempts.succeed, job_id, 1, "done")

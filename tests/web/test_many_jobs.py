@@ -187,7 +187,12 @@ async def test_a_job_that_is_followed_does_not_come_by_the_feed_as_well(
         await quiet(socket)
         await hand.say(job_id, "one")
         await hand.succeed(job_id)
-        assert told((await until_ended(socket, 1))[job_id]) == ["one", "succeeded"]
+        frames = (await until_ended(socket, 1))[job_id]
+        assert told(frames) == ["one", "succeeded"]
+        await quiet(socket)
+        hand.announce(frames[-1])  # later than the rows have told it
+        other = await hand.whole_job()
+        assert list(await until_ended(socket, 1)) == [other]
         await quiet(socket)
 
 
