@@ -10,7 +10,8 @@ from sqlalchemy import Float, Row, bindparam, select, update
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from quart_app import db, events
-from quart_app.models import Event, Job, JobState
+from quart_app.events import NewEvent
+from quart_app.models import Job, JobState
 from quart_app.moves import Move, column
 
 #: What an attempt knows of its job, beside what each move tells.
@@ -145,14 +146,11 @@ def postpone(session: Session, job_id: str, attempt: int, error: str, wait: floa
         cancel(session, job_id, attempt)
 
 
-def _log_events(job_id: str, last_seq: int, lines: Sequence[Line]) -> list[Event]:
+def _log_events(job_id: str, last_seq: int, lines: Sequence[Line]) -> list[NewEvent]:
     return [
-        Event(
-            job_id=job_id, seq=seq, at=line.at, type="log",
-            data={"level": line.level, "message": line.message},
-        )
+        NewEvent(job_id, seq, line.at, "log", {"level": line.level, "message": line.message})
         for seq, line in enumerate(lines, last_seq + 1)
-    ]  # fmt: skip
+    ]
 
 
 def _fenced(moved: Row[Any] | None) -> None:

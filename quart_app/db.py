@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -40,7 +41,10 @@ logger = logging.getLogger(__name__)
 
 
 def init_app(app: Quart) -> "Database":
-    database = Database(app.config["DATABASE_URL"])
+    try:
+        database = Database(app.config["DATABASE_URL"])
+    except OSError as error:
+        sys.exit(f"DATABASE_URL: expected PEM files as ssl_ca, ssl_cert and ssl_key ({error})")
     app.extensions["db"] = database
     app.after_serving(database.close)
     return database
@@ -127,7 +131,8 @@ class Database:
     """The engines of one URL, made when first used, so that none crosses a fork."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
+        told = make_url(url)
+        self.url, self._tls = mysql.without_tls(told), mysql.tls(told)
         self.after_commit: list[Listener] = []
         self._left_behind: list[Engine] = []
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _AsyncEngines] = (
@@ -215,6 +220,7 @@ class Database:
         options = self._options
         if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
             options["connect_args"] |= {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
+            options["connect_args"] |= self.encryption
         engine = create_engine(self._driven_by(driver), **options)
         self._prepare(engine)
         return engine
@@ -231,14 +237,25 @@ class Database:
 
     def _make_async_engine(self) -> AsyncEngine:
         driver = "sqlite+aiosqlite" if self.is_sqlite else "mysql+aiomysql"
-        engine = create_async_engine(self._driven_by(driver), **self._options)
+        options = self._options
+        if self._tls:
+            options["connect_args"] |= self.encryption
+        engine = create_async_engine(self._driven_by(driver), **options)
         self._prepare(engine.sync_engine)
         if self.is_sqlite:
             event.listen(engine.sync_engine.pool, "invalidate", sqlite.free_the_write_lock)
         return engine
 
+    @property
+    def encryption(self) -> dict[str, Any]:
+        """For PyMySQL, which of itself would try without a word, and load all that is trusted."""
+        return {"ssl": self._tls} if self._tls else {"ssl_disabled": True}
+
     def _prepare(self, engine: Engine) -> None:
-        (sqlite if self.is_sqlite else mysql).prepare(engine)
+        if self.is_sqlite:
+            sqlite.prepare(engine)
+        else:
+            mysql.prepare(engine, encrypted=self._tls is not None)
 
     def _driven_by(self, driver: str) -> URL:
         url = self.url.set(drivername=driver)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Row, Table, insert, select
 from sqlalchemy.orm import Session
@@ -15,24 +15,33 @@ from quart_app.models import Event, Job, JobState
 Frame = dict[str, Any]
 
 _INSERT = insert(cast("Table", Event.__table__))
-_COLUMNS = ("job_id", "seq", "at", "type", "data")
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
-def record(session: Session, rows: Sequence[Event]) -> None:
-    """Stores the rows; their frames are announced when the transaction has been committed."""
-    if not rows:
+class NewEvent(NamedTuple):
+    """What is to be an Event: its columns, and nothing of an ORM, which would take longer."""
+
+    job_id: str
+    seq: int
+    at: datetime
+    type: str
+    data: Mapping[str, Any]
+
+
+def record(session: Session, new: Sequence[NewEvent]) -> None:
+    """Stores them; their frames are announced when the transaction has been committed."""
+    if not new:
         return
-    values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
+    values = [event._asdict() for event in new]
     session.execute(_INSERT, values if len(values) > 1 else values[0])
-    db.prove(session, partial(_is_there, row=rows[-1]))
-    announce(session, [frame(row) for row in rows])
+    db.prove(session, partial(_is_there, event=new[-1]))
+    announce(session, [frame(event) for event in new])
 
 
-def of_state(job: Job | Row[Any], at: datetime, said: Mapping[str, Any] | None = None) -> Event:
+def of_state(job: Job | Row[Any], at: datetime, said: Mapping[str, Any] | None = None) -> NewEvent:
     """That the job is in its state now; `said` goes into it too."""
     data = {"state": job.state.value, "attempt": job.attempt, **(said or {})}
-    return Event(job_id=job.id, seq=job.last_seq, at=at, type="state", data=data)
+    return NewEvent(job.id, job.last_seq, at, "state", data)
 
 
 def announce(session: Session, frames: Sequence[Frame]) -> None:
@@ -45,13 +54,13 @@ def since(session: Session, job_id: str, after: int = 0, limit: int | None = Non
     return [frame(row) for row in session.scalars(found.order_by(Event.seq).limit(limit))]
 
 
-def frame(row: Event) -> Frame:
+def frame(event: Event | NewEvent) -> Frame:
     return {
-        "job": row.job_id,
-        "seq": row.seq,
-        "at": timestamp(row.at),
-        "type": row.type,
-        **row.data,
+        "job": event.job_id,
+        "seq": event.seq,
+        "at": timestamp(event.at),
+        "type": event.type,
+        **event.data,
     }
 
 
@@ -75,7 +84,7 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _is_there(session: Session, row: Event) -> bool:
+def _is_there(session: Session, event: NewEvent) -> bool:
     """Its time tells it from the one that somebody else wrote with the same seq."""
-    same = (Event.job_id == row.job_id, Event.seq == row.seq, Event.at == row.at)
+    same = (Event.job_id == event.job_id, Event.seq == event.seq, Event.at == event.at)
     return session.scalar(select(Event.seq).where(*same)) is not None

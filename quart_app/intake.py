@@ -53,9 +53,16 @@ def _insert(session: Session, rows: Sequence[Job], at: datetime) -> None:
     """All in one statement: one for each of many would take far longer."""
     if not rows:
         return
-    names = [column.name for column in _TABLE.columns]
-    known = ({name: vars(job)[name] for name in names if name in vars(job)} for job in rows)
-    session.execute(sqlalchemy.insert(_TABLE), list(known))
+    known = [vars(job) for job in rows]
+    # What none of them has is left to the table: the driver writes out each value of each row.
+    names = [
+        column.name
+        for column in _TABLE.columns
+        if any(values.get(column.name) is not None for values in known)
+    ]
+    session.execute(
+        sqlalchemy.insert(_TABLE), [{name: values.get(name) for name in names} for values in known]
+    )
     _accepted(session, rows, at)
 
 

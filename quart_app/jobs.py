@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, load_only
 
 from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
 from quart_app.errors import Conflict, NotFound
-from quart_app.models import Event, Job, JobState
+from quart_app.events import NewEvent
+from quart_app.models import Job, JobState
 from quart_app.moves import RETRYABLE, Move, column, tell
 from quart_app.newjobs import NewJob, task_named
 
@@ -191,6 +192,6 @@ def _ask_to_stop(session: Session, job_id: str) -> bool:
         return session.scalar(select(Job.id).where(*running)) is not None
     seq, at = session.execute(select(Job.last_seq, db.now()).where(Job.id == job_id)).one()
     line = {"level": "warning", "message": "Asked to stop: the job was cancelled."}
-    events.record(session, [Event(job_id=job_id, seq=seq, at=at, type="log", data=line)])
+    events.record(session, [NewEvent(job_id, seq, at, "log", line)])
     session.expire_all()
     return True

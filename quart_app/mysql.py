@@ -1,10 +1,12 @@
 """MySQL and MariaDB: how a connection is set up, and when it is asked whether it still lives."""
 
+import ssl
 import time
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Dialect, Engine, event
+from pymysql.err import OperationalError
+from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -17,11 +19,48 @@ SETUP = (
 )
 #: Seconds of rest after which a connection may have been cut off unseen.
 _REST = 1.0
+#: What the query of a URL may say of TLS, by the names that SQLAlchemy has for it.
+_TLS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
+_NOT_ENCRYPTED = 2026
 
 
-def prepare(engine: Engine) -> None:
+def tls(url: URL) -> ssl.SSLContext | None:
+    """How the server is to be trusted, for both drivers; None where the URL says nothing of it.
+
+    Raises OSError for a file that cannot be read, or makes no sense.
+    """
+    told = {name: str(url.query[name]) for name in _TLS if name in url.query}
+    if not told:
+        return None
+    context = ssl.create_default_context(cafile=told.get("ssl_ca"))
+    # The certificates that MySQL makes for itself lack what Python 3.13 insists on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.check_hostname = told.get("ssl_check_hostname", "").lower() not in ("false", "0", "no")
+    if "ssl_cert" in told:
+        context.load_cert_chain(told["ssl_cert"], told.get("ssl_key"))
+    return context
+
+
+def without_tls(url: URL) -> URL:
+    """The URL as both drivers understand it."""
+    return url.difference_update_query(_TLS)
+
+
+def prepare(engine: Engine, *, encrypted: bool) -> None:
+    if encrypted:
+        event.listen(engine, "connect", _refuse_plain_text)
     event.listen(engine, "checkin", _rest)
     event.listen(engine, "checkout", partial(_wake, engine.dialect))
+
+
+def _refuse_plain_text(connection: Any, _record: ConnectionPoolEntry) -> None:
+    """aiomysql goes on without TLS where the server has none."""
+    cursor = connection.cursor()
+    cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    _, cipher = cursor.fetchone()
+    cursor.close()
+    if not cipher:
+        raise OperationalError(_NOT_ENCRYPTED, "the server does not encrypt, as the URL asks for")
 
 
 def _rest(_connection: Any, record: ConnectionPoolEntry) -> None:

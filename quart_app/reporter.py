@@ -194,7 +194,9 @@ class Reporter:
 
     def _keep(self) -> None:
         while True:
-            self.has_lines.wait(min(self.lease / 10, 0.25))
+            # A run that begins meanwhile needs nothing as soon as that, but for lines it logs.
+            rest = self.lease / 10
+            self.has_lines.wait(min(rest, 0.25) if self._running else rest)
             self.has_lines.clear()
             for run in self._running:
                 if run.is_due(self.lease / 3) and not run.lost:

@@ -52,8 +52,16 @@ class JobTask(AppContextTask):
 
     @property
     def queue(self) -> str | None:
-        """Where its jobs go when the caller names no queue."""
+        """As Celery knows it: None where its routes decide."""
         return self.default_queue
+
+    @cached_property
+    def destination(self) -> str:
+        """The queue of its jobs when the caller names none: its own, or by CELERY_TASK_ROUTES."""
+        if self.queue:
+            return self.queue
+        routed = self.app.amqp.router.route({}, self.name).get("queue")
+        return str(getattr(routed, "name", routed) or self.app.conf.task_default_queue)
 
     def progress(self, current: float, total: float | None = None, message: str = "") -> None:
         """Shows how far the job is; never blocks the task and never fails it."""

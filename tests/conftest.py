@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,15 @@ def _close_databases() -> Iterator[None]:
     while _made:
         extensions = _made.pop().extensions
         extensions["publisher"].close()  # its thread notes what it rang
-        extensions["db"].dispose()
+        database = extensions["db"]
+        if "engine" in vars(database):
+            real.until(partial(_is_idle, database.engine.pool), 5)
+        database.dispose()
+
+
+def _is_idle(pool: Any) -> bool:
+    """Whether no other thread, such as one that keeps leases, has one of its connections."""
+    return bool(pool.checkedout() == 0)
 
 
 @pytest.fixture(scope="session")

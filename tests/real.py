@@ -151,10 +151,11 @@ def is_alive(pid: int) -> bool:
 
 
 @contextmanager
-def mariadb(server: str, folder: Path) -> Iterator[str]:
+def mariadb(server: str, folder: Path, *words: str) -> Iterator[str]:
     """A MariaDB with a data folder of its own, on a free port; the URL of its database `test`."""
     port = free_port()
-    with process(mariadb_command(server, folder, port), {}, folder / "mariadb.log"):
+    argv = [*mariadb_command(server, folder, port), *words]
+    with process(argv, {}, folder / "mariadb.log"):
         until(lambda: made_database(port, "test"))
         yield f"mysql://root@127.0.0.1:{port}/test"
 

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from asgi import app
 from quart_app import db, events
 from quart_app.celeryext import in_app_context
-from quart_app.models import Event, Job
+from quart_app.events import NewEvent
+from quart_app.models import Job
 
 
 def figures(ids: Sequence[str]) -> float:
@@ -33,5 +34,5 @@ def _say(session: Session, ids: Sequence[str]) -> None:
     line = {"level": "info", "message": "something happened"}
     events.record(
         session,
-        [Event(job_id=id_, seq=seq, at=at, type="log", data=line) for id_, seq in numbered],
+        [NewEvent(id_, seq, at, "log", line) for id_, seq in numbered],
     )

@@ -37,7 +37,8 @@ def _alone(database: Database) -> Iterator[Connection]:
             yield connection
         return
     # Of its own, since the others are limited to short statements.
-    with create_engine(database.engine.url, poolclass=NullPool).connect() as connection:
+    url, how = database.engine.url, database.encryption
+    with create_engine(url, poolclass=NullPool, connect_args=how).connect() as connection:
         name = {"name": _LOCK, "patience": _PATIENCE}
         if not connection.scalar(text("SELECT GET_LOCK(:name, :patience)"), name):
             raise Behind(f"Another process has been migrating for {_PATIENCE} s: try again later.")

@@ -3,8 +3,6 @@
 import unicodedata
 from typing import Annotated
 
-import phonenumbers
-from phonenumbers import PhoneNumberFormat, ValidationResult
 from pydantic import AfterValidator, Field
 from quart import current_app, has_app_context
 
@@ -22,9 +20,9 @@ def parse_number(text: str, region: str) -> str:
     provider has the last word. Raises ValueError with a sentence fit to show.
     """
     if len(text) <= MAX_LENGTH and all(map(_may_stand_in_a_number, text)):
-        number = _parsed(text, region)
+        number = _e164(text, region)
         if number is not None:
-            return phonenumbers.format_number(number, PhoneNumberFormat.E164)
+            return number
     raise ValueError("expected a phone number such as +8613800138000")
 
 
@@ -38,13 +36,17 @@ def _may_stand_in_a_number(character: str) -> bool:
     return character in "+＋./" or unicodedata.category(character) in _CATEGORIES
 
 
-def _parsed(text: str, region: str) -> phonenumbers.PhoneNumber | None:
+def _e164(text: str, region: str) -> str | None:
+    # Nearly 60 modules, which each start would wait for, and few processes ever need.
+    import phonenumbers as library  # noqa: PLC0415
+
     try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
+        number = library.parse(text, region)
+    except library.NumberParseException:
         return None
-    reason = phonenumbers.is_possible_number_with_reason(number)
-    return number if reason == ValidationResult.IS_POSSIBLE else None
+    if library.is_possible_number_with_reason(number) != library.ValidationResult.IS_POSSIBLE:
+        return None
+    return library.format_number(number, library.PhoneNumberFormat.E164)
 
 
 def _of_default_region(text: str) -> str:

@@ -174,11 +174,10 @@ def _idempotency(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task_json(task: Any) -> dict[str, Any]:
-    default = current_app.extensions["celery"].conf.task_default_queue
     return {
         "name": task.name,
         "doc": (task.__doc__ or "").strip(),
-        "queue": task.queue or default,
+        "queue": task.destination,
         "max_attempts": task.max_attempts,
         "parameters": task.parameters.model_json_schema(by_alias=True),
     }
