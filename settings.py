@@ -13,9 +13,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from celery.app import defaults
+from celery.app.backends import BACKEND_ALIASES
 from celery.schedules import crontab
 from environs import Env, EnvValidationError, ValidationError
+from kombu.transport import TRANSPORT_ALIASES
 from marshmallow.validate import OneOf, Range
+from redis.connection import parse_url
 
 BASE = Path(__file__).resolve().parent
 
@@ -30,8 +33,11 @@ def socket_path(var: Path) -> Path:
 
 
 def broker_url(redis_url: str) -> str:
-    """Celery's spelling of a redis-py URL: only unix sockets differ."""
+    """Celery's spelling of a redis-py URL: unix sockets differ, and what `rediss` trusts."""
     parts = urlsplit(redis_url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
+        # redis-py verifies the server unless told otherwise, Celery the other way round.
+        return f"{redis_url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
         return redis_url
     database = parse_qs(parts.query).get("db", ["0"])[0]
@@ -49,6 +55,39 @@ def _expect(pattern: str, expected: str) -> Any:
             raise ValidationError(f"expected {expected}")
 
     return check
+
+
+def _redis(value: str) -> None:
+    """A URL that redis-py understands whole: it would pass over a database that is no number."""
+    parts = urlsplit(value)
+    try:
+        if value:
+            parse_url(value)  # type: ignore[no-untyped-call]
+        if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+            raise ValueError(parts.path)
+    except ValueError:  # which may tell a part of the password
+        expected = "redis://host:6379/0, rediss://host:6379/0 or unix:///path"
+        raise ValidationError(f"expected {expected}") from None
+
+
+def _broker(value: str) -> None:
+    """A URL that Celery understands."""
+    scheme, is_url, _ = value.partition("://")
+    if value and not (is_url and scheme.partition("+")[0] in TRANSPORT_ALIASES):
+        raise ValidationError("expected a URL such as redis://host:6379/0")
+    if scheme in ("redis", "rediss") and ";" not in value:
+        _redis(value)
+
+
+def _backend(value: str) -> None:
+    name = re.split(r"[+:]", value, maxsplit=1)[0]
+    if value and name not in BACKEND_ALIASES and "." not in name:
+        raise ValidationError("expected a URL such as redis://host:6379/1")
+
+
+def _names(name: str, default: list[str]) -> list[str]:
+    """Of a list with commas; empty counts as not given."""
+    return [word.strip() for word in env.list(name, default) or () if word.strip()] or default
 
 
 def _zone(value: str) -> None:
@@ -128,16 +167,14 @@ DATABASE_URL = _text(
 REDIS_URL = _text(
     "REDIS_URL",
     f"unix://{quote(str(socket_path(VAR_DIR)))}",
-    validate=_expect(r"(rediss?|unix)://", "redis://, rediss:// or unix://"),
+    validate=_redis,
 )
-CELERY_BROKER_URL = _text(
-    "CELERY_BROKER_URL",
-    broker_url(REDIS_URL),
-    validate=_expect(r"[\w+]+://", "a URL such as redis://host:6379/0"),
-)
+CELERY_BROKER_URL = broker_url(_text("CELERY_BROKER_URL", broker_url(REDIS_URL), validate=_broker))
 #: True when nothing names a Redis: `up` then starts one that nobody else reaches.
-EMBEDDED_REDIS = not (os.environ.get("REDIS_URL") or os.environ.get("CELERY_BROKER_URL"))
-ALLOW_DIRECT_CALLS = env.bool("ALLOW_DIRECT_CALLS", EMBEDDED_REDIS)
+EMBEDDED_REDIS = not os.environ.get("REDIS_URL")
+#: True when the messages go by it, too.
+EMBEDDED_BROKER = EMBEDDED_REDIS and not os.environ.get("CELERY_BROKER_URL")
+ALLOW_DIRECT_CALLS = env.bool("ALLOW_DIRECT_CALLS", EMBEDDED_BROKER)
 
 # Traces, by OpenTelemetry's own names; its SDK reads all others of them by itself
 OTEL_EXPORTER_OTLP_TRACES_PROTOCOL = _text(
@@ -153,7 +190,7 @@ OTEL_TRACES_EXPORTER = _text(
 # The web
 SECRET_KEY: str | None = env.str("SECRET_KEY", None) or None
 SESSION_BACKEND = _text("SESSION_BACKEND", "cookie", validate=OneOf(["cookie", "redis"]))
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = _names("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 MAX_CONTENT_LENGTH = 256 * 1024
 MAX_BATCH_CONTENT_LENGTH = 16 * 1024 * 1024
 BODY_TIMEOUT = 15
@@ -193,16 +230,16 @@ SMS_DEFAULT_REGION = _text(
 )
 
 # Celery: every key of these reaches it, and no other
-CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", None) or None
+CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", None, validate=_backend) or None
 CELERY_TASK_SERIALIZER = _text("CELERY_TASK_SERIALIZER", "json", validate=OneOf(["json"]))
 CELERY_RESULT_SERIALIZER = _text("CELERY_RESULT_SERIALIZER", "json", validate=OneOf(["json"]))
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TIMEZONE = _text("CELERY_TIMEZONE", "Asia/Shanghai", validate=_zone)
 CELERY_ENABLE_UTC = env.bool("CELERY_ENABLE_UTC", True)
-CELERY_IMPORTS = tuple(env.list("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"]) or ())
+CELERY_IMPORTS = tuple(_names("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"]))
 CELERY_TASK_QUEUES = {
     name: {"exchange": name, "routing_key": name}
-    for name in env.list("CELERY_TASK_QUEUES", ["celery"]) or ["celery"]
+    for name in _names("CELERY_TASK_QUEUES", ["celery"])
 }
 CELERY_TASK_TIME_LIMIT = env.int("CELERY_TASK_TIME_LIMIT", 3600, validate=Range(min=1))
 CELERY_TASK_IGNORE_RESULT = env.bool("CELERY_TASK_IGNORE_RESULT", True)

@@ -51,10 +51,10 @@ def at_terminal(app: Quart, body: Callable[[], T]) -> T:
     return in_app_context(app, as_user)
 
 
-def check(task: str, where: str = "") -> None:
-    """Raises Denied, which begins with `where`, unless whoever acts may use the task."""
+def check(task: str) -> None:
+    """Raises Denied unless whoever acts may use the task."""
     if not current().may_use(task):
-        raise Denied(f"{where}Your token may not use the task {task}.")
+        raise Denied(f"Your token may not use the task {task}.")
 
 
 def _user() -> str:

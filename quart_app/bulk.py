@@ -63,7 +63,10 @@ class Tally:
 
 
 def _cancel(session: Session, job_ids: Sequence[str]) -> int:
-    moved = jobs.move_many(session, job_ids, JobState.CANCELLED, from_=jobs.WAITING, **jobs.over())
+    moved = jobs.move_many(
+        session, job_ids, JobState.CANCELLED,
+        from_=jobs.WAITING, said=jobs.CANCELLED, **jobs.over(),
+    )  # fmt: skip
     for queue in {job.queue for job in moved}:
         depths.forget(queue)
     rest = sorted(set(job_ids) - {job.id for job in moved})

@@ -47,8 +47,13 @@ class Child:
         self._exited, self._silent = asyncio.Event(), asyncio.Event()
         self._unfinished = b""
         self._output, output = os.pipe()
-        self.process = self._launch(output)
-        os.close(output)
+        try:
+            self.process = self._launch(output)
+        except OSError:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(output)
         asyncio.get_running_loop().add_reader(self._output, self._read)
 
     @property

@@ -4,8 +4,8 @@ import logging
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from sqlalchemy import select
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy import select, update
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from quart_app import db, duetimes, schedules
@@ -34,10 +34,24 @@ def tick(session: Session) -> float:
         soonest = looking.scalars(by_time.limit(_MOST_A_TICK)).all()
     due = [schedule for schedule in soonest if schedule.next_at and schedule.next_at <= at]
     for schedule in due:
-        _fire(session, schedule, at)
+        _fire_alone(session, schedule, at)
     if due or not soonest:
         return 0.0 if due else 60.0
     return min(60.0, ((soonest[0].next_at or at) - at).total_seconds())
+
+
+def _fire_alone(session: Session, schedule: Schedule, at: datetime) -> None:
+    """Fires it so that, whatever is wrong with one schedule, the others go on."""
+    try:
+        with session.begin_nested():
+            _fire(session, schedule, at)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:  # a zone that this machine does not know, say
+        logger.exception("Schedule %s could not be fired, and waits a minute.", schedule.name)
+        same = (Schedule.id == schedule.id, Schedule.next_at == schedule.next_at)
+        later = update(Schedule).where(*same).values(next_at=at + timedelta(minutes=1))
+        session.execute(later.execution_options(synchronize_session=False))
 
 
 def _fire(session: Session, seen: Schedule, at: datetime) -> None:
@@ -79,3 +93,7 @@ def _submit(session: Session, schedule: Schedule, due_at: datetime) -> None:
         pass  # there is a job for this due time
     except (Problem, DataError) as problem:
         logger.error("Schedule %s made no job: %s", schedule.name, problem)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:  # the task's own check of its arguments may raise anything
+        logger.exception("Schedule %s made no job.", schedule.name)

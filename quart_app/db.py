@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -45,6 +46,8 @@ def init_app(app: Quart) -> "Database":
         database = Database(app.config["DATABASE_URL"])
     except OSError as error:
         sys.exit(f"DATABASE_URL: expected PEM files as ssl_ca, ssl_cert and ssl_key ({error})")
+    except ValueError as error:
+        sys.exit(f"DATABASE_URL: {error}")
     app.extensions["db"] = database
     app.after_serving(database.close)
     return database
@@ -132,7 +135,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         told = make_url(url)
-        self.url, self._tls = mysql.without_tls(told), mysql.tls(told)
+        self.url, self._tls = mysql.without_tls(told), mysql.tls(told, url)
         self.after_commit: list[Listener] = []
         self._left_behind: list[Engine] = []
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _AsyncEngines] = (
@@ -239,7 +242,8 @@ class Database:
         driver = "sqlite+aiosqlite" if self.is_sqlite else "mysql+aiomysql"
         options = self._options
         if self._tls:
-            options["connect_args"] |= self.encryption
+            connect = import_module("quart_app.encrypted").connect
+            options["connect_args"] |= {**self.encryption, "async_creator_fn": connect}
         engine = create_async_engine(self._driven_by(driver), **options)
         self._prepare(engine.sync_engine)
         if self.is_sqlite:
@@ -252,10 +256,7 @@ class Database:
         return {"ssl": self._tls} if self._tls else {"ssl_disabled": True}
 
     def _prepare(self, engine: Engine) -> None:
-        if self.is_sqlite:
-            sqlite.prepare(engine)
-        else:
-            mysql.prepare(engine, encrypted=self._tls is not None)
+        (sqlite if self.is_sqlite else mysql).prepare(engine)
 
     def _driven_by(self, driver: str) -> URL:
         url = self.url.set(drivername=driver)

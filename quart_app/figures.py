@@ -35,6 +35,8 @@ class Figures:
     #: How many are online, by kind.
     nodes: Mapping[str, int]
     workers_starved: int
+    #: How many messages each worker online has refused, by its name.
+    messages_refused: Mapping[str, int]
     schedules_late: int
 
     def seconds_since(self, moment: datetime | None) -> float:
@@ -62,6 +64,7 @@ def now(session: Session) -> Figures:
         listeners=queues.listeners(session),
         nodes={"worker": len(workers), "beat": len(nodes.online(session, "beat"))},
         workers_starved=sum(map(nodes.is_starved, workers)),
+        messages_refused={node.name: int(node.info.get("refused", 0)) for node in workers},
         schedules_late=session.scalars(select(func.count()).where(*late)).one(),
     )
 

@@ -13,6 +13,8 @@ from quart_app.publisher import Publisher
 
 #: Seconds by which this machine's clock may differ from the database's.
 _SKEW = 5.0
+_MIGRATE = "run `python3 run.py migrate`"
+_SEE_DATABASE = "see that it runs and that DATABASE_URL is right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +36,23 @@ def _database(database: db.Database) -> Iterator[Part]:
     try:
         if migrations.current(database) != migrations.head():
             yield Part("database")
-            yield Part("schema", "behind", "run `python3 run.py migrate`")
+            yield Part("schema", "behind", _MIGRATE)
+            yield from _unknown("the schema is behind", _MIGRATE)
             return
         with database.session(reading=True) as session:
             parts = [_clock(session, started), *_nodes(session)]
     except Exception as error:
         fault = f"does not answer ({type(error).__name__})"
-        yield Part("database", fault, "see that it runs and that DATABASE_URL is right")
+        yield Part("database", fault, _SEE_DATABASE)
+        yield from _unknown("the database does not answer", _SEE_DATABASE, "schema")
         return
     yield from [Part("database"), Part("schema"), *parts]
+
+
+def _unknown(reason: str, remedy: str, *also: str) -> Iterator[Part]:
+    """What only the tables could tell."""
+    for name in (*also, "clock", "worker", "beat"):
+        yield Part(name, f"not known, since {reason}", remedy)
 
 
 def _clock(session: Session, started: float) -> Part:

@@ -40,9 +40,7 @@ def insert(session: Session, rows: Sequence[Row]) -> list[Job]:
     fresh = (
         job
         for job in accepted
-        if job.accepted_at == at
-        and job.state is JobState.QUEUED
-        and not (job.schedule_id and job.eta)
+        if job.accepted_at == at and depths.counts(job, at) and not (job.schedule_id and job.eta)
     )
     for queue, count in Counter(job.queue for job in fresh).items():
         depths.refuse_if_full(session, queue, count)
@@ -54,7 +52,7 @@ def _insert(session: Session, rows: Sequence[Job], at: datetime) -> None:
     if not rows:
         return
     known = [vars(job) for job in rows]
-    # What none of them has is left to the table: the driver writes out each value of each row.
+    # Without the columns that none of them fills, which take NULL: a driver writes out each value.
     names = [
         column.name
         for column in _TABLE.columns

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, load_only
 
 from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
-from quart_app.errors import Conflict, NotFound
+from quart_app.errors import Conflict, NotFound, Problem
 from quart_app.events import NewEvent
 from quart_app.models import Job, JobState
 from quart_app.moves import RETRYABLE, Move, column, tell
@@ -21,6 +21,8 @@ __all__ = [
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
+#: What the last event of a job says that never ran, or not again.
+CANCELLED = {"error": "cancelled before it ran"}
 
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
@@ -34,12 +36,8 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none."""
-    several = len(wanted) > 1
     with traces.submitting() as tell:
-        rows = [
-            (newjobs.row(new, f"jobs.{index}.task: " if several else ""), new)
-            for index, new in enumerate(wanted)
-        ]
+        rows = [(_row(new, index, len(wanted)), new) for index, new in enumerate(wanted)]
         accepted = intake.insert(session, rows)
         tell(accepted)
     return accepted
@@ -75,7 +73,7 @@ def get(session: Session, job_id: str) -> Job:
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
     actors.check(get(session, job_id).task)
-    moved = _CANCEL(session, job_id)
+    moved = _CANCEL(session, job_id, CANCELLED)
     if moved:
         depths.forget(moved.Job.queue)
     elif not _ask_to_stop(session, job_id):
@@ -140,6 +138,7 @@ def move_many(
     to: JobState,
     *conditions: ColumnElement[bool],
     from_: Sequence[JobState],
+    said: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Sequence[Job]:
     """As a `Move`, of many in few statements; those moved, oldest first, and of them the least."""
@@ -155,13 +154,15 @@ def move_many(
     parts = (Job.id, Job.task, Job.queue, Job.priority, Job.state, Job.attempt, Job.last_seq)
     fresh = select(Job).options(load_only(*parts)).where(Job.id.in_(held))
     moved = session.scalars(fresh.order_by(Job.accepted_at, Job.id)).all()
-    tell(session, moved, db.clock(session))
+    tell(session, moved, db.clock(session), said)
     return moved
 
 
 def over() -> Mapping[str, Any]:
     """What changes with a job that is cancelled before it runs."""
-    return {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
+    ended = {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
+    # What has ended is found by when it might begin: no later than it ended.
+    return ended | {"available_at": db.now()}
 
 
 def again() -> Mapping[str, Any]:
@@ -177,6 +178,14 @@ def again() -> Mapping[str, Any]:
 #: Both read the job anew.
 _CANCEL = Move(JobState.CANCELLED, from_=WAITING, of=(Job,), **over())
 _QUEUE_AGAIN = Move(JobState.QUEUED, from_=RETRYABLE, of=(Job,), **again())
+
+
+def _row(new: NewJob, index: int, of: int) -> Job:
+    """What is wrong with one of several is told with its place among them."""
+    try:
+        return newjobs.row(new)
+    except Problem as problem:
+        raise (problem.within(f"jobs.{index}.") if of > 1 else problem) from None
 
 
 def _key_is_taken(job: Job) -> Conflict:

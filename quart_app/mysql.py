@@ -5,7 +5,6 @@ import time
 from functools import partial
 from typing import Any
 
-from pymysql.err import OperationalError
 from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -21,15 +20,21 @@ SETUP = (
 _REST = 1.0
 #: What the query of a URL may say of TLS, by the names that SQLAlchemy has for it.
 _TLS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
-_NOT_ENCRYPTED = 2026
 
 
-def tls(url: URL) -> ssl.SSLContext | None:
+def tls(url: URL, text: str) -> ssl.SSLContext | None:
     """How the server is to be trusted, for both drivers; None where the URL says nothing of it.
 
-    Raises OSError for a file that cannot be read, or makes no sense.
+    `text` is the URL as it was given. Raises ValueError for what would be passed over, OSError for
+    a file that cannot be read or makes no sense.
     """
     told = {name: str(url.query[name]) for name in _TLS if name in url.query}
+    # SQLAlchemy drops what is empty: an unset variable would mean plain text.
+    parts = [part.partition("=")[0] for part in text.rpartition("?")[2].split("&")]
+    if odd := [name for name in parts if name.startswith("ssl") and name not in told]:
+        raise ValueError(f"{odd[0]}: expected one of {', '.join(_TLS)}, with a value")
+    if "ssl_key" in told and "ssl_cert" not in told:
+        raise ValueError("ssl_key: expected ssl_cert beside it")
     if not told:
         return None
     context = ssl.create_default_context(cafile=told.get("ssl_ca"))
@@ -46,21 +51,9 @@ def without_tls(url: URL) -> URL:
     return url.difference_update_query(_TLS)
 
 
-def prepare(engine: Engine, *, encrypted: bool) -> None:
-    if encrypted:
-        event.listen(engine, "connect", _refuse_plain_text)
+def prepare(engine: Engine) -> None:
     event.listen(engine, "checkin", _rest)
     event.listen(engine, "checkout", partial(_wake, engine.dialect))
-
-
-def _refuse_plain_text(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """aiomysql goes on without TLS where the server has none."""
-    cursor = connection.cursor()
-    cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
-    _, cipher = cursor.fetchone()
-    cursor.close()
-    if not cipher:
-        raise OperationalError(_NOT_ENCRYPTED, "the server does not encrypt, as the URL asks for")
 
 
 def _rest(_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -68,13 +68,13 @@ class NewJob:
         return bool(self.unique_key or self.idempotency_key or self.schedule_id)
 
 
-def row(new: NewJob, where: str = "") -> Job:
+def row(new: NewJob) -> Job:
     """The job's row, checked; `start` gives it the times that its transaction knows.
 
-    Every way to a job or a schedule leads through here: whoever acts may use the task, or Denied,
-    which begins with `where`, is raised.
+    Every way to a job or a schedule leads through here: whoever acts may use the task, or Denied
+    is raised.
     """
-    actors.check(new.task, where)
+    actors.check(new.task)
     task = task_named(new.task)
     _storable("args", new.args)
     _storable("kwargs", new.kwargs)

@@ -12,6 +12,8 @@ from typing import Any
 import uuid_utils
 from quart import Quart, current_app
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.orm import Session
 
 from quart_app import db
@@ -92,14 +94,14 @@ class Pulse(threading.Thread):
                 # Silence is a message too: the node counts as gone.
                 self._survive(partial(self._write, self._say))
             self._survive(self._glance)
-            while self._errands and self._survive(partial(self._write, self._errands[0][0])):
+            while self._errands and self._is_done(self._errands[0][0]):
                 self._errands.popleft()[1].set()
             self._woken.wait(_GLANCE_EVERY)
 
     def ask(self, errand: Callable[[Session], object]) -> threading.Event:
         """Has `errand(session)` done soon, and again until the database takes it; in order.
 
-        The event is set once it has.
+        The event is set once it has, or once the errand itself has failed.
         """
         done = threading.Event()
         self._errands.append((errand, done))
@@ -110,6 +112,17 @@ class Pulse(threading.Thread):
         self._stopped = True
         self._woken.set()
         self.join(timeout=EVERY)
+
+    def _is_done(self, errand: Callable[[Session], object]) -> bool:
+        """False while the database is away: what fails by itself would keep all others waiting."""
+        try:
+            in_app_context(self._app, partial(self._write, errand))
+        except (OperationalError, InterfaceError, NoAnswer) as error:
+            logger.warning("What is to be written down waits: %s", type(error).__name__)
+            return False
+        except Exception:
+            logger.exception("Something could not be written down; leases will tell.")
+        return True
 
     def _survive(self, call: Callable[[], None]) -> bool:
         try:

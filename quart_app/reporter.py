@@ -26,6 +26,7 @@ _PAUSE = 0.002  # between two announcements: what comes meanwhile goes together
 _APART = 0.02  # those of one job: a body that counts in a loop is no flood
 _WRITE_PAUSE = 0.02
 _PROGRESS_EVERY = 1.0
+_HEAR_EVERY = 5.0  # that it is to stop, which a long lease must not put off
 _ANNOUNCE_AGAIN = 5.0
 _COURTESY = 5.0  # for a cancelled body to look and to stop by itself
 _MOST_LINES = 10_000
@@ -193,13 +194,12 @@ class Reporter:
             self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
 
     def _keep(self) -> None:
+        keep_every = min(self.lease / 3, _HEAR_EVERY)
         while True:
-            # A run that begins meanwhile needs nothing as soon as that, but for lines it logs.
-            rest = self.lease / 10
-            self.has_lines.wait(min(rest, 0.25) if self._running else rest)
+            self.has_lines.wait(min(self.lease / 10, 0.25))
             self.has_lines.clear()
             for run in self._running:
-                if run.is_due(self.lease / 3) and not run.lost:
+                if run.is_due(keep_every) and not run.lost:
                     self._write(run)
                 run.insist()
             time.sleep(_WRITE_PAUSE)

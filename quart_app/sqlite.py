@@ -1,11 +1,11 @@
 """SQLite made safe for many writers: its transactions, its clock, its letters and its forks."""
 
+import asyncio
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,21 +45,33 @@ def _connect(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.create_function("utc_now", 1, _utc_now)
     # SQLite's own knows no letters but a to z.
     connection.create_function("lower", 1, _lower, deterministic=True)
+    _write_ahead(connection)
     cursor = connection.cursor()
-    _write_ahead(cursor)
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _write_ahead(cursor: Any) -> None:
+def _write_ahead(connection: Any) -> None:
     # Of those who meet a new file at once all but one are refused, however long they would wait.
-    for seconds in _SWITCH_AGAIN_AFTER:
-        with suppress(sqlite3.OperationalError):
+    for seconds in (*_SWITCH_AGAIN_AFTER, None):
+        cursor = connection.cursor()
+        try:
             cursor.execute("PRAGMA journal_mode=WAL")
             return
+        except sqlite3.OperationalError as error:
+            if seconds is None or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        finally:
+            cursor.close()
+        _sleep(connection, seconds)
+
+
+def _sleep(connection: Any, seconds: float) -> None:
+    if hasattr(connection, "run_async"):
+        connection.run_async(lambda _: asyncio.sleep(seconds))
+    else:
         time.sleep(seconds)
-    cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin(connection: Any) -> None:

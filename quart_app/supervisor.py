@@ -159,12 +159,22 @@ class _Keeper:
                 break
             if time.monotonic() - began >= STEADY:
                 pauses = _pauses()
+            if await self._restarted(how, pauses):
+                break
+
+    async def _restarted(self, how: str, pauses: Iterator[float]) -> bool:
+        """False once it runs again, however often the system refuses; True if it is to stop."""
+        while True:
             pause = next(pauses)
             self.crew.say(f"{how}; starting it again in {pause:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause)
-                break
-            self.child = self._launch()
+                return True
+            try:
+                self.child = self._launch()
+                return False
+            except OSError as error:  # no memory or no process to be had now
+                how = f"{self.part.name} could not be started ({error.strerror})"
 
     def _launch(self) -> Child:
         return Child(self.part, self.crew.reaper, lambda line: self.crew.say(self.prefix + line))

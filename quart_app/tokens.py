@@ -85,6 +85,11 @@ def by_id(session: Session, token_id: str) -> Token | None:
     return session.scalar(select(Token).where(Token.id == token_id, _valid()))
 
 
+def valid_ids(session: Session, token_ids: Collection[str]) -> set[str]:
+    """Those of the ids whose tokens were neither revoked nor have ended."""
+    return set(session.scalars(select(Token.id).where(Token.id.in_(token_ids), _valid())))
+
+
 def sign_in(session: Session, secret: str) -> Token | None:
     """As `identify`, for a browser that is to have a session of it."""
     return _let_in(session, identify(session, secret), "token")

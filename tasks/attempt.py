@@ -20,6 +20,7 @@ from quart_app.models import Job
 from quart_app.reporter import plain
 from tasks import logs, outcomes, retrying
 from tasks.parameters import bind
+from tasks.refusals import refuse
 
 if TYPE_CHECKING:
     from tasks.base import JobTask
@@ -39,7 +40,7 @@ def perform(
 
     Raises Ignore where there is nothing to do, or no more, and Retry as Celery has it.
     """
-    g.job = job = _Message(task, args, kwargs).claim()
+    g.job = job = _Doorbell(task, args, kwargs).claim()
     task.request.retries = job.attempt - 1
     attempt = Attempt(task, body, job)
     try:
@@ -69,6 +70,7 @@ class Attempt:
                 result = self._call()
             self._record(lambda session: self._finish(session, result))
         except Cancelled:
+            self.run.interrupt.close()
             self._record(self._cancel)
             raise Ignore(f"job {self._job.id} was cancelled while it ran") from None
         except SystemExit as exit_:
@@ -122,7 +124,7 @@ class Attempt:
         outcomes.record(self.run, current_app.config["JOB_LEASE"], end)
 
 
-class _Message:
+class _Doorbell:
     """A doorbell as it reached its task, or what another Celery client has sent."""
 
     def __init__(self, task: "JobTask", args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -156,7 +158,7 @@ class _Message:
         if session.get(Job, self._job_id) is not None:
             return False
         if not current_app.config["ALLOW_DIRECT_CALLS"]:
-            logger.warning("Refused message %s: ALLOW_DIRECT_CALLS is off.", self._job_id)
+            refuse(self._job_id, "ALLOW_DIRECT_CALLS is off.")
             return False
         request = self._task.request
         new = jobs.NewJob(
@@ -167,7 +169,7 @@ class _Message:
         try:
             return jobs.adopt(session, self._job_id, new)
         except (Problem, ValueError, TypeError, RecursionError) as error:
-            logger.warning("Refused message %s: %s", self._job_id, plain(str(error)))
+            refuse(self._job_id, plain(str(error)))
             return False
 
 
@@ -181,5 +183,5 @@ def _job_id(message_id: Any) -> str:
     try:
         return str(uuid.UUID(message_id))
     except (ValueError, AttributeError, TypeError):
-        logger.warning("Refused message %.80r: its id is not a UUID.", message_id)
+        refuse(f"{message_id!r:.80}", "its id is not a UUID.")
         raise Ignore("its id is not a UUID") from None

@@ -57,7 +57,10 @@ class JobTask(AppContextTask):
 
     @cached_property
     def destination(self) -> str:
-        """The queue of its jobs when the caller names none: its own, or by CELERY_TASK_ROUTES."""
+        """The queue of its jobs when the caller names none: its own, or by CELERY_TASK_ROUTES.
+
+        Those are asked once.
+        """
         if self.queue:
             return self.queue
         routed = self.app.amqp.router.route({}, self.name).get("queue")

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from quart_app import __version__, lifelines, migrations, nodes, traces
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
-from tasks import transport, watch
+from tasks import refusals, transport, watch
 from tasks.watch import Watch
 
 #: Seconds before a worker starts itself again: whatever ended it may not be over yet.
@@ -77,6 +77,8 @@ def prepare(celery: Celery) -> None:
     if not quart_app.config["ALLOW_DIRECT_CALLS"]:
         _forget_canvas(celery)
     keep = {"weak": False}
+    # Sent before Celery says what it thinks of a worker that runs as root.
+    signals.celeryd_init.connect(lambda **_: check(quart_app), **keep)
     signals.worker_init.connect(lambda **_: _begin(quart_app), **keep)
     signals.worker_process_init.connect(lambda **_: _forked(quart_app), **keep)
     signals.worker_process_shutdown.connect(lambda **_: _child_ends(quart_app), **keep)
@@ -87,7 +89,7 @@ def prepare(celery: Celery) -> None:
 def check(app: Quart) -> None:
     """Ends the process with one line when a part it cannot work without is missing."""
     try:
-        if app.config["EMBEDDED_REDIS"]:
+        if app.config["EMBEDDED_BROKER"]:
             app.extensions["publisher"].ping()
         migrations.ensure(app.extensions["db"])
         app.extensions["db"].engine.dispose()  # the pool forks: no connection may go along
@@ -111,9 +113,9 @@ def start_again(worker: Any) -> NoReturn:
 
 
 def _begin(app: Quart) -> None:
-    check(app)
     # Kept open: every child that is forked shares the lock.
     app.extensions["lifeline"] = lifelines.hold(app.config["VAR_DIR"], app.extensions["boot"])
+    refusals.begin()
     gc.freeze()  # what all children share stays shared: no collector writes to it
 
 
@@ -152,7 +154,8 @@ def _ready(app: Quart, consumer: Any) -> None:
 
     def say(session: Session) -> None:
         starved = watching.starved()
-        nodes.seen(session, name, "worker", boot, info | {"starved": round(starved)})
+        now = {"starved": round(starved), "refused": refusals.count()}
+        nodes.seen(session, name, "worker", boot, info | now)
         watching.end_stubborn(session)
         if starved > watch.MOST_STARVED:
             start_again(worker)

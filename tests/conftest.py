@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import delete
 
 from quart_app import migrations, tokens
 from quart_app.app import create_app
+from quart_app.db import Database
 from quart_app.models import Base, Node, Role
 from quart_app.relay import Relay
 from settings import broker_url
@@ -54,6 +55,13 @@ class Place:
         }
         return place | ({} if self.name == "sqlite" else {"REDIS_URL": self.redis_url})
 
+    @cached_property
+    def database(self) -> Database:
+        """For a test that needs no application."""
+        database = Database(self.database_url)
+        _kept.append(database)
+        return database
+
     def app(self, **config: Any) -> Quart:
         place = {
             "VAR_DIR": self.var,
@@ -70,6 +78,7 @@ class Place:
 
 
 _made: list[Quart] = []
+_kept: list[Database] = []
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +91,8 @@ def _close_databases() -> Iterator[None]:
         database = extensions["db"]
         if "engine" in vars(database):
             real.until(partial(_is_idle, database.engine.pool), 5)
+        database.dispose()
+    for database in _kept:
         database.dispose()
 
 
@@ -118,7 +129,7 @@ def _migrated(
 ) -> Iterator[list[Place]]:
     with start(folder) as found:
         for place in found:
-            migrations.upgrade(place.app().extensions["db"])
+            migrations.upgrade(place.database)
         yield found
 
 
@@ -166,12 +177,12 @@ def needs(module: str) -> None:
 def clean(places: list[Place], request: pytest.FixtureRequest) -> Place:
     """The place, with nothing in its tables and its Redis."""
     place = places["worker" in request.fixturenames]
-    database = place.app().extensions["db"]
+    database = place.database
     with database.session() as session:
         for table in reversed(Base.metadata.sorted_tables):
             if table.name != Node.__tablename__:
                 session.execute(delete(table))
-    database.engine.dispose()
+    database.dispose()
     with Redis.from_url(place.redis_url) as client:
         client.flushall()
     return place
@@ -229,12 +240,12 @@ def working(app: Quart) -> Iterator[None]:
 
 @pytest.fixture
 def token(app: Quart) -> str:
-    return make_token(app, Role.OPERATOR)
+    return make_token(app.extensions["db"], Role.OPERATOR)
 
 
-def make_token(app: Quart, role: Role, name: str = "", **limits: Any) -> str:
+def make_token(database: Database, role: Role, name: str = "", **limits: Any) -> str:
     """A token named as its role, if not otherwise."""
-    with app.extensions["db"].session() as session:
+    with database.session() as session:
         return tokens.create(session, name or role.value, role, **limits)
 
 
@@ -245,7 +256,7 @@ def client(app: Quart, token: str) -> TestClientProtocol:
 
 
 def caller(app: Quart, role: Role) -> "Caller":
-    return speaking(app, make_token(app, role))
+    return speaking(app, make_token(app.extensions["db"], role))
 
 
 def speaking(app: Quart, secret: str) -> "Caller":

@@ -134,6 +134,13 @@ def listener() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on a port of loopback."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 @contextmanager
 def embedded_valkey(var: Path) -> Iterator[str]:
     """The Valkey that `up` would start in `var`; its URL."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from celery.utils.log import get_task_logger
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from quart import current_app, g
 from sqlalchemy import text as sql
 
@@ -26,6 +26,16 @@ from tasks.base import task
 def add(left: int, right: int = 1) -> int:
     """Adds two numbers."""
     return left + right
+
+
+def _known(word: str) -> str:
+    return {"good": word}[word]
+
+
+@task
+def picky(word: Annotated[str, AfterValidator(_known), Field(examples=["good"])]) -> str:
+    """Checks its argument by what does not know how to say that something is wrong."""
+    return word
 
 
 @task(bind=True)

@@ -12,6 +12,7 @@ from quart_app import audit, tokens
 from quart_app.db import Database
 from tests import real
 from tests.conftest import Place
+from tests.test_health import ALL as ALL_PARTS
 
 COMMANDS = [
     ["migrate"],
@@ -68,7 +69,7 @@ def test_a_new_token_stands_alone_on_standard_output(clean: Place) -> None:
 
 def test_the_token_is_the_one_that_signs_in(clean: Place) -> None:
     secret = invoke(clean, "tokens", "create", "ci", "--role", "admin")[1].strip()
-    database = clean.app().extensions["db"]
+    database = clean.database
     with database.session() as session:
         token = tokens.identify(session, secret)
     database.engine.dispose()
@@ -106,7 +107,7 @@ def test_what_is_done_at_the_command_line_is_told_of_its_user(clean: Place) -> N
     invoke(clean, "tokens", "create", "ci")
     rule = ("--interval", "60", "--args", "[1]")
     invoke(clean, "schedules", "create", "mine", "tests.sample_tasks.add", *rule)
-    with clean.app().extensions["db"].session() as session:
+    with clean.database.session() as session:
         told = audit.search(session, exact={})
         assert [entry.action for entry in told] == ["schedule.create", "token.create"]
         assert {(e.actor, e.via) for e in told} == {(f"cli:{getpass.getuser()}", "cli")}
@@ -166,6 +167,7 @@ def test_on_a_fresh_folder_doctor_tells_each_remedy(tmp_path: Path) -> None:
     assert faults["settings"] == faults["database"] == "ok"
     assert "run `python3 run.py migrate`" in faults["schema"]
     assert "start `python3 run.py`" in faults["broker"]
+    assert faults.keys() == {"settings", *ALL_PARTS}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

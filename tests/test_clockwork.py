@@ -116,6 +116,22 @@ def test_a_schedule_of_a_task_that_is_not_there_harms_no_other(
     assert 0 < book(clockwork.tick) <= 60
 
 
+def test_a_schedule_that_raises_anything_at_all_harms_no_other(
+    book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    picky = {"task": "tests.sample_tasks.picky", "schedule": 60, "args": ["worse"]}
+    rows = adopt(book, astray=60, good=60, picky=picky)
+    make_due(book, rows["astray"], 5, cron="* * * * *", interval=None, timezone="Not/There")
+    for name in ("good", "picky"):
+        make_due(book, rows[name], ago=4)
+    assert book(clockwork.tick) == 0
+    assert [job.task for job in book(lambda s: s.scalars(select(Job)).all())] == [ADD]
+    said = [record.getMessage() for record in caplog.records]
+    assert "Schedule astray could not be fired, and waits a minute." in said
+    assert "Schedule picky made no job." in said
+    assert 0 < book(clockwork.tick) <= 60
+
+
 def test_a_look_that_finds_nothing_due_waits_for_no_writer(book: Book) -> None:
     adopt(book, later=3600)
     with book.database.session() as writing:

@@ -223,16 +223,22 @@ async def test_sqlite_is_durable_and_lets_readers_read(sqlite: Database) -> None
             assert scalar(session, f"PRAGMA {pragma}") == value
 
 
-def test_a_new_file_that_another_is_writing_to_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["web", "worker"])
+async def test_a_new_file_that_another_is_writing_to_is_waited_for(
+    tmp_path: Path, side: str
+) -> None:
     other = sqlite3.connect(tmp_path / "new", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     end = Timer(0.2, other.execute, ["COMMIT"])
     end.start()
     met = Database(f"sqlite:///{tmp_path}/new")
-    with met.session(reading=True) as session:
-        assert scalar(session, "PRAGMA journal_mode") == "wal"
+    if side == "web":
+        assert await met.read(scalar, "PRAGMA journal_mode") == "wal"
+    else:
+        with met.session(reading=True) as session:
+            assert scalar(session, "PRAGMA journal_mode") == "wal"
     end.join()
-    met.engine.dispose()
+    await met.close()
     other.close()
 
 

@@ -46,6 +46,12 @@ def test_a_worker_that_gets_no_messages_is_counted(book: Book) -> None:
     assert book(figures.now).workers_starved == 1
 
 
+def test_what_workers_refused_is_counted(book: Book) -> None:
+    for name, info in (("one", {"refused": 3}), ("other", {})):
+        book(nodes.seen, name, "worker", "boot", {"queues": []} | info)
+    assert book(figures.now).messages_refused == {"one": 3, "other": 0}
+
+
 @pytest.mark.parametrize(("seconds", "count"), [(-60, 1), (60, 0), (None, 0)])
 def test_a_schedule_that_beat_did_not_take_up_is_late(
     book: Book, seconds: float | None, count: int

@@ -55,14 +55,19 @@ def test_a_broker_that_is_away_is_told_from_the_rest(clean: Place) -> None:
 
 def test_a_database_that_is_away_is_told_from_the_broker(clean: Place) -> None:
     app = clean.app(DATABASE_URL="mysql://me:s3cret@127.0.0.1:1/x")
-    assert faults(app) == {"database": "does not answer (OperationalError)"}
+    unknown = "not known, since the database does not answer"
+    assert faults(app) == {
+        "database": "does not answer (OperationalError)",
+        **dict.fromkeys(["schema", "clock", "worker", "beat"], unknown),
+    }
 
 
 def test_an_older_schema_is_told_with_its_remedy(clean: Place) -> None:
     app = clean.app()
     head = migrations.head()
     set_revision(app, "0000")
-    assert faults(app) == {"schema": "behind"}
+    unknown = "not known, since the schema is behind"
+    assert faults(app) == {"schema": "behind"} | dict.fromkeys(["clock", "worker", "beat"], unknown)
     set_revision(app, head)
 
 

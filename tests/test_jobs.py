@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from quart_app import attempts, db, jobs
-from quart_app.errors import Conflict, Full, Invalid, NotFound
+from quart_app import attempts, bulk, db, jobs
+from quart_app.celeryext import in_app_context
+from quart_app.errors import Conflict, Full, Invalid, NotFound, Problem
+from quart_app.lists import Filters
 from quart_app.models import Event, Job, JobState, Repeat
 from quart_app.moves import Move
+from quart_app.newjobs import NewJob
 from tests.book import ADD, Book, at_once
 from tests.conftest import Place
 from tests.ledger import Ledger
@@ -137,6 +140,17 @@ def test_a_queue_takes_as_many_jobs_as_it_may_hold(book: Book) -> None:
     with pytest.raises(Full):
         book(jobs.submit_many, [new(), new(queue="other")])
     assert book.count() == 5
+
+
+def test_what_is_due_within_a_minute_takes_room_in_a_queue(book: Book) -> None:
+    book.app.config["MAX_QUEUE_DEPTH"] = 2
+    book.submit(delay=0.001)
+    book.submit(delay=3600)
+    book(jobs.submit_many, [new(delay=30), new(delay=3600)])
+    book.app.extensions.pop("queue_depths")
+    with pytest.raises(Full):
+        book.submit(delay=0.001)
+    assert book.submit(delay=3600).state is JobState.SCHEDULED
 
 
 def test_what_was_rolled_back_takes_no_room_in_a_queue(book: Book) -> None:
@@ -339,3 +353,23 @@ def test_a_job_that_was_cancelled_and_then_fails_is_cancelled(book: Book) -> Non
     book(jobs.cancel, job.id)
     book(attempts.postpone, job.id, 1, "stumbled", 1.0)
     assert book(jobs.get, job.id).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("delay", [None, 3600], ids=["queued", "scheduled"])
+def test_the_last_event_of_what_never_ran_says_why(book: Book, delay: float | None) -> None:
+    one, other = book.submit(delay=delay), book.submit(delay=delay)
+    book(jobs.cancel, one.id)
+    cancel_all = partial(bulk.run, book.database, bulk.CANCEL, Filters(task=ADD))
+    in_app_context(book.app, cancel_all)
+    for job in (one, other):
+        assert book.events(job.id)[-1]["error"] == "cancelled before it ran"
+
+
+def test_what_is_wrong_with_one_of_many_is_told_with_its_place(book: Book) -> None:
+    for wrong, said in (
+        (new(args=["one"]), r"^jobs\.1\.args\.0: "),
+        (new(priority=11), r"^jobs\.1\.priority: "),
+        (NewJob(task="no.such"), r"^jobs\.1\.task: There is no task 'no\.such'"),
+    ):
+        with pytest.raises(Problem, match=said):
+            book(jobs.submit_many, [new(), wrong])

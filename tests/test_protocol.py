@@ -61,7 +61,7 @@ def served(request: pytest.FixtureRequest, clean: Place, tmp_path: Path) -> Iter
     words = [
         word.format(host="127.0.0.1", port=port, folder=tmp_path) for word in SERVERS[request.param]
     ]
-    token = make_token(clean.app(), Role.OPERATOR)
+    token = make_token(clean.database, Role.OPERATOR)
     address = f"{'https' if trusted else 'http'}://127.0.0.1:{port}"
     with real.process(real.python(*words), clean.env, tmp_path / "log"), httpx.Client(
         base_url=address, http2=bool(trusted), verify=tls,

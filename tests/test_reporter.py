@@ -118,6 +118,15 @@ def test_an_attempt_hears_that_it_is_to_stop(still: Ledger, run: Run) -> None:
     assert until(lambda: run.cancelled)
 
 
+def test_a_long_lease_does_not_put_off_that_a_job_is_to_stop(clean: Place) -> None:
+    ledger = Ledger(clean.app(JOB_LEASE=600.0))
+    run = ledger.app.extensions["reporter"].start(claimed(ledger))
+    ledger.within(lambda s: jobs.cancel(s, run.job_id))
+    until(lambda: run.cancelled, 20)
+    ledger.app.extensions["reporter"].end(run)
+    ledger.app.extensions["publisher"].close()
+
+
 def test_an_attempt_whose_job_was_given_away_hears_of_it(still: Ledger, run: Run) -> None:
     still.change(run.job_id, attempt=2)
     assert until(lambda: run.lost)

@@ -4,10 +4,11 @@ from typing import Any
 
 from sqlalchemy import insert, select, text, update
 
-from quart_app import audit, db, retention
+from quart_app import audit, db, jobs, retention
 from quart_app.models import AuditEntry, Event, Job, JobState, Message, Node, Repeat
 from tests.book import Book
 from tests.ledger import Ledger
+from tests.real import until
 
 DAY = 86_400
 
@@ -37,6 +38,12 @@ def test_what_has_not_ended_stays_however_old_it_is(book: Book) -> None:
     for state, age in retention.ages(book.app.config).items():
         assert book(retention.prune, state, age, 10) == 0
     assert book.count() == 4
+
+
+def test_what_was_cancelled_before_its_time_goes_as_soon_as_the_rest(book: Book) -> None:
+    book(jobs.cancel, book.submit(delay=3600).id)
+    until(lambda: book(retention.prune, JobState.CANCELLED, 0.0, 10))
+    assert book.count() == 0
 
 
 def test_no_more_than_a_batch_goes_at_once(book: Book) -> None:

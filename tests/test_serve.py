@@ -41,7 +41,7 @@ class Web:
 @pytest.fixture
 def web(clean: Place, tmp_path: Path) -> Iterator[Web]:
     app = clean.app()
-    token = make_token(app, Role.OPERATOR)
+    token = make_token(app.extensions["db"], Role.OPERATOR)
     address = f"127.0.0.1:{real.free_port()}"
     argv = real.python("quart", "--app", "asgi", "serve", "--bind", address)
     with real.process(argv, clean.env, tmp_path / "log") as process:

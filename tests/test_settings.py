@@ -68,6 +68,7 @@ def test_all_that_is_wrong_is_said_at_once_in_one_line_each() -> None:
         "CELERY_BEAT_SCHEDULE": '{"a": 1}', "SESSION_BACKEND": "file", "CELERY_BROKER_URL": "x",
         "CELERY_TASK_SOFT_TIME_LIMIT": "soon", "SMS_PROVIDER": "pigeon",
         "CELERY_TASK_SERIALIZER": "pickle", "CELERY_RESULT_SERIALIZER": "yaml",
+        "CELERY_RESULT_BACKEND": "nowhere",
     }  # fmt: skip
     lines = refusal(wrong).splitlines()
     assert [line.partition(" = ")[0] for line in lines] == sorted(wrong)
@@ -83,6 +84,11 @@ def test_all_that_is_wrong_is_said_at_once_in_one_line_each() -> None:
         ("DATABASE_URL", "user:hidden@host"),
         ("REDIS_URL", "http://:hidden@host/0"),
         ("REDIS_URL", "http://host/0?password=hidden"),
+        ("REDIS_URL", "redis://:hid/hidden@host/0"),
+        ("REDIS_URL", "redis://host:door/0"),
+        ("REDIS_URL", "redis://host/name"),
+        ("CELERY_BROKER_URL", "pigeon://user:hidden@host"),
+        ("CELERY_BROKER_URL", "redis://:hidden@host:door/0"),
         ("CELERY_BROKER_URL", "user:hidden@host"),
         ("CELERY_BROKER_TRANSPORT_OPTIONS", '{"password": "hidden"'),
         ("SMS_PROVIDER", "twilio:SID:hidden@+491"),
@@ -205,3 +211,31 @@ def test_a_task_module_that_cannot_be_imported_is_told_in_one_line(
     assert done.returncode == 1
     assert done.stderr.decode().startswith(f"CELERY_IMPORTS = 'broken_tasks': {told}")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_lists_have_commas_and_any_space_around_them() -> None:
+    found = read({"CELERY_IMPORTS": "a, b ,,c", "CELERY_TASK_QUEUES": " x, y", "ALLOWED_HOSTS": ""})
+    assert list(found["CELERY_IMPORTS"]) == ["a", "b", "c"]
+    assert list(found["CELERY_TASK_QUEUES"]) == ["x", "y"]
+    assert found["ALLOWED_HOSTS"] == read({})["ALLOWED_HOSTS"]
+
+
+def test_a_broker_elsewhere_leaves_live_progress_to_the_embedded_redis() -> None:
+    found = read({"CELERY_BROKER_URL": "amqp://guest:guest@127.0.0.1//"})
+    assert (found["EMBEDDED_REDIS"], found["EMBEDDED_BROKER"]) == (True, False)
+    assert found["ALLOW_DIRECT_CALLS"] is False
+    elsewhere = read({"REDIS_URL": "redis://127.0.0.1/1"})
+    assert (elsewhere["EMBEDDED_REDIS"], elsewhere["EMBEDDED_BROKER"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "broker"),
+    [
+        ("rediss://host/1", "rediss://host/1?ssl_cert_reqs=required"),
+        ("rediss://host/1?ssl_ca_certs=x", "rediss://host/1?ssl_ca_certs=x&ssl_cert_reqs=required"),
+        ("rediss://host/1?ssl_cert_reqs=none", "rediss://host/1?ssl_cert_reqs=none"),
+    ],
+)
+def test_celery_verifies_an_encrypted_redis_as_redis_py_does(given: str, broker: str) -> None:
+    assert read({"REDIS_URL": given})["CELERY_BROKER_URL"] == broker
+    assert read({"CELERY_BROKER_URL": given})["CELERY_BROKER_URL"] == broker

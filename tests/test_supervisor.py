@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -185,6 +186,22 @@ async def test_a_killed_part_is_restarted_after_a_growing_pause(run: Callable[..
     await until(lambda: len(one.pids()) == 3)
     assert one.said("a was ended by SIGKILL; starting it again in 0.5 s")
     assert one.said("a was ended by SIGKILL; starting it again in 1 s")
+
+
+async def test_a_part_that_the_system_cannot_start_now_is_started_later(
+    run: Callable[..., Run],
+) -> None:
+    one = run([part("web", f"import os; print('pid', os.getpid()); {SLEEP}")])
+    await until(lambda: len(one.pids()) == 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # there is no other file to be had
+        os.kill(one.pids()[0], signal.SIGKILL)
+        await until(lambda: one.said("web could not be started (Too many open files)"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await until(lambda: len(one.pids()) == 2)
+    assert await one.interrupt() == 0
 
 
 async def test_sigterm_stops_it_as_ctrl_c_does(run: Callable[..., Run]) -> None:

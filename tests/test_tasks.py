@@ -12,7 +12,7 @@ from celery import Celery
 from quart import Quart
 from redis import Redis
 
-from quart_app import jobs
+from quart_app import figures, jobs
 from quart_app.doorbell import Foundry, Ring
 from quart_app.models import JobState
 from settings import broker_url
@@ -304,6 +304,7 @@ def test_a_call_from_outside_is_refused_where_direct_calls_are_off(
         job_id = ledger.submit("add", 1, queue=queue)
         assert ledger.ended(job_id).result == 2
         until(lambda: "ALLOW_DIRECT_CALLS is off" in log.read_text())
+        until(lambda: 1 in ledger.within(figures.now).messages_refused.values())
     assert not marks.exists()
     assert [job.id for job in ledger.jobs()] == [job_id]
 

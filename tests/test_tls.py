@@ -2,7 +2,9 @@
 
 import gc
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +18,19 @@ from sqlalchemy.orm import Session
 from quart_app import migrations
 from quart_app.app import create_app
 from quart_app.db import Database
+from settings import broker_url
 from tests import real
-from tests.conftest import Place, missing
+from tests.conftest import missing
 
 # aiomysql leaves a connection that was refused within its handshake to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-on_mariadb = pytest.mark.parametrize("places", ["mariadb"], indirect=True)
+refuses = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+#: The greeting of a MySQL that does not encrypt, and wants the password as it is.
+_GREETING = (
+    b"\x0a8.0.30\0\x08\0\0\0abcdefgh\0\xff\xf7\xff\x02\0\x0f\x80\x15"
+    + bytes(10)
+    + b"abcdefghijkl\0mysql_clear_password\0"
+)
+WITHOUT_TLS = len(_GREETING).to_bytes(3, "little") + b"\0" + _GREETING
 
 Door = Callable[[Database, Callable[[Session], Any]], Awaitable[Any]]
 
@@ -93,6 +102,7 @@ async def test_what_the_url_says_of_tls_holds_for_both_doors(
     assert not await cipher(door, url)
 
 
+@refuses
 async def test_a_server_is_known_by_its_authority_and_by_its_name(
     door: Door, url: str, certificates: Path
 ) -> None:
@@ -106,6 +116,7 @@ async def test_a_server_is_known_by_its_authority_and_by_its_name(
     assert await cipher(door, f"{elsewhere}?ssl_ca={certificates}/ca.pem&ssl_check_hostname=false")
 
 
+@refuses
 async def test_a_client_may_show_a_certificate_of_its_own(
     door: Door, url: str, certificates: Path
 ) -> None:
@@ -119,12 +130,32 @@ async def test_a_client_may_show_a_certificate_of_its_own(
     assert await cipher(door, as_known + shown)
 
 
-@on_mariadb
-async def test_a_server_without_tls_is_refused_when_the_url_asks_for_it(
-    door: Door, place: Place, certificates: Path
+@refuses
+async def test_a_server_without_tls_is_told_nothing_when_the_url_asks_for_it(
+    door: Door, certificates: Path
 ) -> None:
-    with pytest.raises(OperationalError, match=r"SSL|does not encrypt"):
-        await cipher(door, f"{place.database_url}?ssl_ca={certificates}/ca.pem")
+    told: list[bytes] = []
+
+    def answer(client: socket.socket, _address: Any) -> None:
+        with client:
+            client.sendall(WITHOUT_TLS)
+            told.append(client.recv(1024))
+
+    with answering(answer) as port:
+        url = f"mysql://root:hidden@127.0.0.1:{port}/test?ssl_ca={certificates}/ca.pem"
+        with pytest.raises(OperationalError, match=r"SSL is required|does not encrypt"):
+            await cipher(door, url)
+    assert told == [b""]
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket, Any], None]) -> Iterator[int]:
+    """A port of loopback where the first who comes is answered."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: answer(*server.accept()))
+        thread.start()
+        yield int(server.getsockname()[1])
+        thread.join()
 
 
 def test_migrations_are_encrypted_too(url: str, certificates: Path) -> None:
@@ -144,7 +175,69 @@ def test_a_file_that_is_no_certificate_is_named_at_the_start(
     if content:
         file.write_text(content)
     with pytest.raises(SystemExit, match=r"DATABASE_URL: expected PEM files as ssl_ca"):
-        create_app({"VAR_DIR": tmp_path, "DATABASE_URL": f"mysql://root@127.0.0.1/x?ssl_ca={file}"})
+        made_with(tmp_path, f"ssl_ca={file}")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("ssl_ca=", "ssl_ca: expected one of ssl_ca, "),
+        ("charset=utf8mb4&ssl=true", "ssl: expected one of ssl_ca, "),
+        ("ssl_verify_cert=true", "ssl_verify_cert: expected one of ssl_ca, "),
+        ("ssl_key=client.key", "ssl_key: expected ssl_cert beside it"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused_at_the_start(
+    tmp_path: Path, query: str, said: str
+) -> None:
+    with pytest.raises(SystemExit, match=f"DATABASE_URL: {said}"):
+        made_with(tmp_path, query)
+
+
+def made_with(var: Path, query: str) -> None:
+    create_app({"VAR_DIR": var, "DATABASE_URL": f"mysql://root@127.0.0.1/x?{query}"})
+
+
+@pytest.fixture
+def redis(certificates: Path, tmp_path: Path) -> Iterator[str]:
+    """Where a Redis encrypts."""
+    program, port = shutil.which("redis-server"), real.free_port()
+    if program is None:
+        missing("redis-server")
+    options = {
+        "port": "0", "tls-port": str(port), "dir": str(tmp_path), "tls-auth-clients": "no",
+        "tls-ca-cert-file": f"{certificates}/ca.pem", "save": "",
+        "tls-cert-file": f"{certificates}/server.pem", "tls-key-file": f"{certificates}/server.key",
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    with real.process([program or "", *words], {}, tmp_path / "redis.log"):
+        real.until(lambda: "Ready to accept" in (tmp_path / "redis.log").read_text())
+        yield f"rediss://127.0.0.1:{port}/0"
+
+
+def test_an_encrypted_redis_is_verified_by_all_who_speak_to_it(
+    redis: str, certificates: Path, tmp_path: Path
+) -> None:
+    trusted = f"{redis}?ssl_ca_certs={certificates}/ca.pem"
+    assert all(reached(tmp_path, trusted))
+    assert not any(reached(tmp_path, redis))
+    assert not any(reached(tmp_path, f"{redis}?ssl_ca_certs={certificates}/other.pem"))
+
+
+def reached(var: Path, url: str) -> tuple[bool, bool]:
+    """Whether what publishes and what consumes messages get through to this Redis."""
+    app = create_app(
+        {"VAR_DIR": var, "REDIS_URL": url, "CELERY_BROKER_URL": broker_url(url),
+         "DATABASE_URL": f"sqlite:///{var}/x"}
+    )  # fmt: skip
+    publisher, celery = app.extensions["publisher"], app.extensions["celery"]
+    try:
+        publishes = _does(publisher.ping)
+        with celery.connection_for_read() as connection:
+            once = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+            return publishes, _does(lambda: connection.ensure_connection(**once))
+    finally:
+        publisher.close()
 
 
 def openssl(folder: Path, *words: str) -> None:
@@ -159,3 +252,11 @@ def _key(name: str) -> list[str]:
 def _of(certificates: Path) -> list[str]:
     files = {"ca": "ca.pem", "cert": "server.pem", "key": "server.key"}
     return [f"--ssl-{part}={certificates}/{file}" for part, file in files.items()]
+
+
+def _does(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except Exception:  # whatever the client of Redis or Celery makes of it
+        return False
+    return True

@@ -214,7 +214,7 @@ def collecting() -> Iterator[tuple[str, Collector]]:
 def test_one_trace_goes_from_the_request_through_web_and_worker(
     clean: Place, tmp_path: Path
 ) -> None:
-    token = make_token(clean.app(), Role.OPERATOR)
+    token = make_token(clean.database, Role.OPERATOR)
     with collecting() as (address, collector):
         env: dict[str, Any] = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": address,

@@ -121,7 +121,7 @@ def end(house: House) -> None:
 
 
 def empty(place: Place) -> None:
-    database = place.app().extensions["db"]
+    database = place.database
     with database.session() as session:
         for table in reversed(Base.metadata.sorted_tables):
             session.execute(delete(table))

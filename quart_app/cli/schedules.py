@@ -50,7 +50,7 @@ def _show(app: Quart) -> click.Command:
 def _next(app: Quart) -> click.Command:
     @click.command("next", help="Show the next times of one; * marks those a clock change moved.")
     @click.argument("name")
-    @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 100))
+    @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 1_000))
     def command(name: str, count: int) -> None:
         for time, is_moved in see(app, _by_name(schedules.upcoming), name, count):
             click.echo(f"{time.isoformat(sep=' ')}{' *' if is_moved else ''}")

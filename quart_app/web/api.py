@@ -36,7 +36,10 @@ async def send_one() -> Any:
     wanted = given.model_dump(exclude_none=True)
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
-    job = await submissions.submit(NewJob(task=_SMS, kwargs=wanted))
+    try:
+        job = await submissions.submit(NewJob(task=_SMS, kwargs=wanted))
+    except Invalid as wrong:
+        raise Invalid(wrong.field.removeprefix("kwargs."), wrong.detail) from None
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 
@@ -59,7 +62,7 @@ async def submit_by_name(name: str) -> Any:
         return await _submit(schemas.read(schemas.NewJob, {"task": name, "kwargs": kwargs}))
     except Invalid as wrong:
         field = wrong.field.removeprefix("kwargs.").removeprefix(within)
-        raise Invalid(field, str(wrong)[len(wrong.field) + 2 :]) from None  # as in this body
+        raise Invalid(field, wrong.detail) from None  # as in this body
 
 
 @blueprint.post(BATCH_PATH)

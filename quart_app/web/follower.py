@@ -73,8 +73,10 @@ class Follower:
         if len(batch) == _BATCH:
             self.is_stale = True
         elif ended:
-            # The row holds the very last progress; it goes before the terminal frame.
-            return [*batch[:-1], *self._snapshot(progress), *batch[-1:]], True
+            # The row holds the very last progress; it goes before the terminal frame, and whoever
+            # has had that is told nothing more.
+            last = self._snapshot(progress) if batch else []
+            return [*batch[:-1], *last, *batch[-1:]], True
         return [*batch, *self._snapshot(self._newest(progress))], False
 
     def _announced(self) -> list[Frame]:

@@ -33,6 +33,14 @@ def of_tables(now: Figures, most_doorbells: int) -> Iterator[Metric]:
     yield online
     starved = "Workers online that get no messages although some wait for them."
     yield _gauge("workers_starved", starved, value=now.workers_starved)
+    refused = CounterMetricFamily(
+        "quartermaster_messages_refused",
+        "Messages that a worker refused: sent past the ledger, or without sense." + _SAME,
+        labels=["worker"],
+    )
+    for worker, count in now.messages_refused.items():
+        refused.add_metric([worker], count)
+    yield refused
     late = "Schedules whose time has passed and that beat has not taken up."
     yield _gauge("schedules_late", late, value=now.schedules_late)
 

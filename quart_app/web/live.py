@@ -192,11 +192,10 @@ class Hub:
                     follower.compare(row.last_seq, row.progress)
 
     async def _check_tokens(self) -> None:
-        for token_id in self.token_ids:
-            if await self._database.read(tokens.by_id, token_id) is None:
-                for reader in self._readers:
-                    if reader.token_id == token_id:
-                        reader.send_away(Leave(*_SIGNED_OUT))
+        valid = await self._database.read(tokens.valid_ids, ids) if (ids := self.token_ids) else ()
+        for reader in self._readers:
+            if reader.token_id in ids and reader.token_id not in valid:
+                reader.send_away(Leave(*_SIGNED_OUT))
 
     async def _drain_at(self, stop: Any) -> None:
         if stop.is_set():

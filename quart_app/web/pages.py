@@ -79,7 +79,7 @@ async def show(job_id: str) -> Any:
         schedule=schedule,
         made=made,
         why=reason.detail,
-        events=happened[-_LOG_LINES:],
+        events=happened,
         can_cancel=may_act and job.state not in events.TERMINAL,
         can_retry=may_act and job.state in jobs.RETRYABLE,
         frames_url=f"/ws/jobs/{job.id}",
@@ -185,7 +185,7 @@ def _whole(session: Session, job_id: str) -> Any:
     job = jobs.get(session, job_id)
     schedule = session.get(Schedule, job.schedule_id) if job.schedule_id else None
     reason, made = why.explain(session, job_id), jobs.made_from(session, job_id)
-    return job, events.since(session, job_id), schedule, reason, made
+    return job, events.newest(session, job_id, _LOG_LINES), schedule, reason, made
 
 
 async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:

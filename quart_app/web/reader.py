@@ -10,7 +10,7 @@ from quart_app.events import Frame
 from quart_app.web.follower import TOO_MANY, Follower, Leave, Read
 
 _MOST_SAID = 2_000
-_MOST_ENDED = 1_000
+_MOST_HAD = 1_000
 _UNKNOWN = 4404
 
 #: Told of the followers that begin, or that end.
@@ -31,7 +31,8 @@ class Reader:
         self._read, self._begin, self._end, self._lasting = read, begin, end, lasting
         self._ready: dict[str, None] = {}
         self._said: deque[Frame] = deque()
-        self._ended: dict[str, int] = {}
+        #: The last seq of jobs that are followed no more.
+        self._had: dict[str, int] = {}
         self._woken = asyncio.Event()
 
     async def follow(self, cursors: Mapping[str, int]) -> None:
@@ -47,13 +48,15 @@ class Reader:
             self._note(follower.job_id)
 
     async def unfollow(self, job_ids: Iterable[str]) -> None:
-        gone = [self.followers.pop(job_id, None) for job_id in tuple(job_ids)]
-        await self._end([follower for follower in gone if follower])
+        gone = [self.followers.pop(job_id) for job_id in tuple(job_ids) if job_id in self.followers]
+        for follower in gone:
+            self._remember(follower)
+        await self._end(gone)
 
     def gets(self, frame: Frame) -> bool:
         """Whether a change of state comes, or has come, because its job is followed."""
         job_id = frame["job"]
-        return job_id in self.followers or frame["seq"] <= self._ended.get(job_id, 0)
+        return job_id in self.followers or frame["seq"] <= self._had.get(job_id, 0)
 
     def say(self, frame: Frame) -> None:
         """Sends a frame that belongs to no followed job."""
@@ -111,20 +114,21 @@ class Reader:
             if not self._lasting:
                 raise Leave(_UNKNOWN, "there is no such job") from None
             frames, final = [error_frame(str(unknown), job_id)], True
+            follower.cursor = 0  # nothing of it has come, whatever the client said
         if self.followers.get(job_id) is not follower:
             return []  # unfollowed meanwhile
         if final:
-            self._remember(follower)
             await self.unfollow([job_id])
         elif follower.is_stale:
             self._note(job_id)
         return frames
 
-    def _remember(self, ended: Follower) -> None:
+    def _remember(self, gone: Follower) -> None:
         """An announcement may come later than what the rows told."""
-        self._ended[ended.job_id] = ended.cursor
-        if len(self._ended) > _MOST_ENDED:
-            del self._ended[next(iter(self._ended))]
+        self._had.pop(gone.job_id, None)
+        self._had[gone.job_id] = gone.cursor
+        if len(self._had) > _MOST_HAD:
+            del self._had[next(iter(self._had))]
 
     def _note(self, job_id: str) -> None:
         self._ready[job_id] = None

@@ -89,7 +89,7 @@ class Schedules(BaseModel):
 class Ahead(Strict):
     """How far to look ahead."""
 
-    count: int = Field(5, ge=1, le=100)
+    count: int = Field(5, ge=1, le=1_000)
 
 
 class Times(BaseModel):

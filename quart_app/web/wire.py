@@ -55,8 +55,13 @@ class Wire:
     async def _tell(self, verb: str, channels: list[str]) -> None:
         if (pubsub := self._pubsub) is None:
             return  # it is told them all when it comes back
+        is_joined = verb == "subscribe"
         try:
-            await _say(getattr(pubsub, verb), channels)
+            for start in range(0, len(channels), _BATCH):
+                batch = channels[start : start + _BATCH]
+                # What was left or joined again meanwhile is somebody else's to tell.
+                now = [channel for channel in batch if (channel in self._channels) == is_joined]
+                await _say(getattr(pubsub, verb), now)
         except Exception:  # redis-py stumbles in many ways over what is cut off meanwhile
             if self._pubsub is pubsub:
                 self._pubsub = None  # so that whoever listens begins anew
@@ -68,7 +73,7 @@ class Wire:
         async with client, client.pubsub() as pubsub:
             await pubsub.subscribe(_NOBODYS)
             self._pubsub = pubsub
-            await _say(pubsub.subscribe, list(self._channels))
+            await self._tell("subscribe", list(self._channels))
             while self._pubsub is pubsub:
                 await self._hear_one(pubsub)
 
@@ -90,6 +95,6 @@ class Wire:
 
 
 async def _say(verb: Callable[..., Awaitable[Any]], channels: list[str]) -> None:
-    for start in range(0, len(channels), _BATCH):
+    if channels:  # none would mean all
         async with asyncio.timeout(1):
-            await verb(*channels[start : start + _BATCH])
+            await verb(*channels)

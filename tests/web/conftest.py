@@ -64,12 +64,12 @@ def served(webs: Callable[[Place], Served], clean: Place) -> Served:
 @pytest.fixture
 def secret(clean: Place) -> str:
     """The token of an operator."""
-    return make_token(clean.app(), Role.OPERATOR)
+    return make_token(clean.database, Role.OPERATOR)
 
 
 @pytest.fixture
 def admin_token(app: Quart) -> str:
-    return make_token(app, Role.ADMIN)
+    return make_token(app.extensions["db"], Role.ADMIN)
 
 
 @pytest.fixture

@@ -49,8 +49,11 @@ async def test_the_study_guides_route_takes_a_number_and_a_text(client: Any) -> 
 
 
 async def test_the_study_guides_route_names_what_is_wrong(client: Any) -> None:
-    wrong = {"to": {"to": 5}, "too": {"too": "x"}, "body": [], "kwargs.to": {"to": "x"}}
-    for field, body in wrong.items():
+    wrong: list[tuple[str, Any]] = [
+        ("to", {"to": 5}), ("too", {"too": "x"}), ("body", []), ("to", {"to": "x"}),
+        ("text", {"to": "+8613800138000"}),
+    ]  # fmt: skip
+    for field, body in wrong:
         answer = await client.post("/task", json=body)
         assert answer.status_code == 422
         assert (await answer.get_json())["field"] == field
@@ -121,6 +124,13 @@ async def test_tasks_are_listed_with_their_parameters(client: Any) -> None:
     assert add["doc"] == "Adds two numbers."
     assert add["queue"] == "celery"
     assert add["parameters"]["required"] == ["left"]
+
+
+async def test_a_task_is_listed_with_the_queue_that_celerys_routes_give_it(clean: Place) -> None:
+    app = clean.app(CELERY_TASK_ROUTES={ADD: {"queue": "routed"}})
+    async with app.test_app():
+        tasks = await (await caller(app, Role.VIEWER).get("/api/tasks")).get_json()
+    assert {task["queue"] for task in tasks["items"] if task["name"] == ADD} == {"routed"}
 
 
 async def test_a_batch_is_accepted_in_its_order(client: Any) -> None:

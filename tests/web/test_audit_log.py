@@ -142,6 +142,6 @@ async def test_admins_have_a_page_of_it_and_a_link_to_that(
     assert "token.sign-in" in page
     older = await (await browser.get("/audit?limit=1")).get_data(as_text=True)
     assert "Older entries" in older
-    operator = await signed_in(app, make_token(app, Role.OPERATOR))
+    operator = await signed_in(app, make_token(app.extensions["db"], Role.OPERATOR))
     assert (await operator.get("/audit")).status_code == 403
     assert "/audit" not in await (await operator.get("/jobs")).get_data(as_text=True)

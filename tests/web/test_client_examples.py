@@ -90,7 +90,7 @@ def own_site(served: Served, secret: str, tmp_path: Path) -> Iterator[str]:
     port, log = real.free_port(), tmp_path / "page.log"
     argv = command("own_page", "--port", str(port), "--url", served.address)
     with real.process(argv, {"TOKEN": secret}, log):
-        real.until(lambda: f":{port}" in log.read_text())
+        real.until(lambda: real.listens(port))
         yield f"http://127.0.0.1:{port}"
 
 
@@ -131,7 +131,7 @@ def test_a_batch_shows_the_ids_of_all_its_jobs(served: Served, secret: str, stil
     [
         (["no.such.task"], "There is no task 'no.such.task'; GET /api/tasks lists them.\n"),
         ([ADD], "kwargs.left: field required\n"),
-        ([ADD, "--times", "3"], "kwargs.left: field required\n"),
+        ([ADD, "--times", "3"], "jobs.0.kwargs.left: field required\n"),
     ],
 )
 def test_what_makes_no_sense_ends_with_one_line(

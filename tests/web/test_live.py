@@ -100,6 +100,7 @@ async def test_the_very_last_progress_comes_before_the_end(
         await hand.succeed(job_id)
         frames, _ = await drain(socket)
     assert [frame.get("current") for frame in frames][-2:] == [100, None]
+    assert await follow(served, job_id, secret, frames[-1]["seq"]) == ([], 1000)
 
 
 async def test_a_long_log_comes_whole(served: Served, secret: str, hand: Hand) -> None:
@@ -152,11 +153,13 @@ async def test_two_hundred_sockets_see_the_same(served: Served, secret: str, han
 
 
 @on_one_database
-async def test_empty_frames_do_no_harm(served: Served, secret: str, hand: Hand) -> None:
+async def test_what_nobody_asked_a_client_to_say_does_no_harm(
+    served: Served, secret: str, hand: Hand
+) -> None:
     job_id = await hand.start()
     async with connect(served, job_id, secret) as socket:
-        await socket.send("")
-        await socket.send(b"")
+        for frame in ("", b"", "hello", '{"follow": []}', b"\xff"):
+            await socket.send(frame)
         await hand.succeed(job_id)
         assert told((await drain(socket))[0]) == ["queued", "running", "succeeded"]
 

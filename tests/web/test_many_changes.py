@@ -54,7 +54,7 @@ async def test_what_makes_no_sense_is_named_and_changes_nothing(client: Any, pat
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_viewer_may_not(app: Quart, path: str) -> None:
-    headers = {"Authorization": f"Bearer {make_token(app, Role.VIEWER)}"}
+    headers = {"Authorization": f"Bearer {make_token(app.extensions['db'], Role.VIEWER)}"}
     await problem(await app.test_client().post(path, json={"task": ADD}, headers=headers), 403)
 
 

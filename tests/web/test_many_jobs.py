@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import uuid
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from quart_app import tokens
+from quart_app import jobs, tokens
 from quart_app.web.commands import parse
 from tests.web.following import (
+    COUNT,
     Frames,
     Hand,
     Served,
@@ -102,6 +104,34 @@ async def test_a_hundred_jobs_come_whole_and_in_order(
         frames = await until_ended(socket, 100)
     for each in frames.values():
         assert told(each) == ["queued", "running", "line 1", "line 2", "succeeded"]
+
+
+async def test_what_a_job_said_before_it_was_unfollowed_does_not_come_again_by_the_feed(
+    served: Served, secret: str, hand: Hand
+) -> None:
+    job_id = await hand.start()
+    async with connect_many(served, secret) as socket:
+        await ask(socket, follow=[job_id])
+        frames = await receive(socket, 2)
+        assert told(frames) == ["queued", "running"]
+        await ask(socket, unfollow=[job_id], follow="all")
+        await quiet(socket)
+        hand.announce(frames[-1])
+        await hand.succeed(job_id)
+        assert told((await until_ended(socket, 1))[job_id]) == ["succeeded"]
+
+
+async def test_the_feed_tells_of_a_job_that_was_not_there_when_it_was_followed(
+    served: Served, secret: str, hand: Hand
+) -> None:
+    job_id = str(uuid.uuid4())
+    async with connect_many(served, secret) as socket:
+        await ask(socket, follow=[job_id], after={job_id: 2**31 - 1})
+        assert (await receive(socket, 1))[0]["type"] == "error"
+        await ask(socket, follow="all")
+        await quiet(socket)
+        await hand.do(jobs.adopt, job_id, jobs.NewJob(task=COUNT, kwargs={"steps": 1}))
+        assert told(await receive(socket, 1)) == ["queued"]
 
 
 async def test_an_unknown_job_is_named_and_the_socket_stays(

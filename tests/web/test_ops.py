@@ -72,7 +72,7 @@ async def test_a_queue_is_shown_with_its_depth_and_its_oldest_job(client: Any) -
     ["/api/workers", "/api/queues", "/metrics", "/openapi.json", "/docs/swagger-ui/swagger-ui.css"],
 )
 async def test_a_viewer_may_look_until_the_token_is_revoked(app: Quart, path: str) -> None:
-    headers = {"Authorization": f"Bearer {make_token(app, Role.VIEWER)}"}
+    headers = {"Authorization": f"Bearer {make_token(app.extensions['db'], Role.VIEWER)}"}
     client = app.test_client()
     assert (await client.get(path)).status_code == 401
     assert (await client.get(path, headers=headers)).status_code == 200

@@ -32,10 +32,14 @@ async def test_a_stream_replays_follows_and_ends(http: httpx.AsyncClient, hand: 
 async def test_a_stream_goes_on_after_the_last_event_seen(
     http: httpx.AsyncClient, hand: Hand
 ) -> None:
-    path = f"/api/jobs/{await hand.whole_job()}/events"
+    job_id = await hand.start()
+    await hand.say(job_id, "line 1", "line 2", progress=1)
+    await hand.succeed(job_id)
+    path = f"/api/jobs/{job_id}/events"
     rest = await http.get(f"{path}?after=1", headers=EVENTS | {"Last-Event-ID": "3"})
     seqs = [line for line in rest.text.splitlines() if line.startswith("id: ")]
     assert seqs == ["id: 4", "id: 5"]
+    assert "data:" not in (await http.get(f"{path}?after=5", headers=EVENTS)).text
     for senseless in ("x", "-1", "9" * 5_000):
         everything = await http.get(path, headers=EVENTS | {"Last-Event-ID": senseless})
         assert everything.text.count("id: ") == 5

@@ -22,7 +22,8 @@ RULE = {"name": "new", "interval": 60}
 @pytest.fixture
 def secret(app: Quart) -> str:
     """The token of an admin who may use one task alone."""
-    return make_token(app, Role.ADMIN, tasks=["tests.sample_tasks.a[d]d", "no.such.*"])
+    tasks = ["tests.sample_tasks.a[d]d", "no.such.*"]
+    return make_token(app.extensions["db"], Role.ADMIN, tasks=tasks)
 
 
 @pytest.fixture

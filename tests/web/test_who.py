@@ -147,14 +147,14 @@ def bad(_: Quart) -> dict[str, str]:
 
 
 def revoked(app: Quart) -> dict[str, str]:
-    secret = make_token(app, Role.ADMIN, "revoked")
+    secret = make_token(app.extensions["db"], Role.ADMIN, "revoked")
     with app.extensions["db"].session() as session:
         tokens.revoke(session, "revoked")
     return {"Authorization": f"Bearer {secret}"}
 
 
 def expired(app: Quart) -> dict[str, str]:
-    secret = make_token(app, Role.ADMIN, "expired", expires=timedelta(days=1))
+    secret = make_token(app.extensions["db"], Role.ADMIN, "expired", expires=timedelta(days=1))
     with app.extensions["db"].session() as session:
         past = update(Token).where(Token.name == "expired").values(expires_at=db.now(-1))
         session.execute(past)

@@ -1,0 +1,50 @@
+"""A body that is to stop gets its exception within its block, and nobody gets it afterwards."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from quart_app.interrupt import Cancelled, Interrupt
+
+
+def outcome(body: Callable[[Interrupt], None]) -> str:
+    """How a block of its own in another thread ends, and what comes after it."""
+
+    def run() -> str:
+        interrupt = Interrupt()
+        try:
+            with interrupt:
+                body(interrupt)
+        except Cancelled:
+            interrupt.close()
+            return "cancelled"
+        interrupt.fire()
+        sum(range(1_000))
+        return "ended"
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(run).result(20)
+
+
+def test_a_block_is_ended_and_what_follows_it_is_not() -> None:
+    def heed(interrupt: Interrupt) -> None:
+        interrupt.fire()
+        sum(range(1_000))
+
+    assert [outcome(heed), outcome(lambda _: None)] == ["cancelled", "ended"]
+
+
+def test_it_is_not_fired_while_its_block_ends() -> None:
+    def ending(interrupt: Interrupt) -> None:
+        with interrupt._lock:
+            interrupt.fire()
+        sum(range(1_000))
+
+    assert outcome(ending) == "ended"
+
+
+def test_what_came_amid_the_end_of_a_block_does_not_come_again() -> None:
+    def amid(interrupt: Interrupt) -> None:
+        interrupt._lock.acquire()  # as when Cancelled comes before it is let go
+        raise Cancelled
+
+    assert outcome(amid) == "cancelled"
