@@ -34,14 +34,22 @@ def socket_path(var: Path) -> Path:
 
 def broker_url(redis_url: str) -> str:
     """Celery's spelling of a redis-py URL: unix sockets differ, and what `rediss` trusts."""
-    parts = urlsplit(redis_url)
-    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
-        # redis-py verifies the server unless told otherwise, Celery the other way round.
-        return f"{redis_url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
-    if parts.scheme != "unix":
-        return redis_url
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
+    if not redis_url.startswith("unix://"):
+        return verified(redis_url)
+    path, _, query = redis_url.removeprefix("unix://").partition("?")
+    database = parse_qs(query).get("db", ["0"])[0]
+    return f"redis+socket://{path}?virtual_host={database}"
+
+
+def verified(url: str) -> str:
+    """redis-py verifies a server with TLS unless told otherwise, Celery the other way round."""
+    parts = [
+        f"{part}{'&' if '?' in part else '?'}ssl_cert_reqs=required"
+        if part.startswith("rediss://") and "ssl_cert_reqs=" not in part
+        else part
+        for part in url.split(";")
+    ]
+    return ";".join(parts)
 
 
 def _text(name: str, default: str, **rules: Any) -> str:
@@ -59,11 +67,12 @@ def _expect(pattern: str, expected: str) -> Any:
 
 def _redis(value: str) -> None:
     """A URL that redis-py understands whole: it would pass over a database that is no number."""
-    parts = urlsplit(value)
     try:
+        parts = urlsplit(value)
         if value:
             parse_url(value)  # type: ignore[no-untyped-call]
-        if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+        path = r"/.+" if parts.scheme == "unix" else r"/?\d*"
+        if value and not re.fullmatch(path, parts.path):
             raise ValueError(parts.path)
     except ValueError:  # which may tell a part of the password
         expected = "redis://host:6379/0, rediss://host:6379/0 or unix:///path"
@@ -71,18 +80,26 @@ def _redis(value: str) -> None:
 
 
 def _broker(value: str) -> None:
-    """A URL that Celery understands."""
-    scheme, is_url, _ = value.partition("://")
-    if value and not (is_url and scheme.partition("+")[0] in TRANSPORT_ALIASES):
-        raise ValidationError("expected a URL such as redis://host:6379/0")
-    if scheme in ("redis", "rediss") and ";" not in value:
-        _redis(value)
+    """A URL that Celery understands, or several with semicolons."""
+    for part in value.split(";") if value else ():
+        scheme, is_url, _ = part.partition("://")
+        try:
+            if not (is_url and scheme.partition("+")[0] in TRANSPORT_ALIASES):
+                raise ValueError(scheme)
+            urlsplit(part).port  # noqa: B018 - raises ValueError
+        except ValueError:
+            raise ValidationError("expected a URL such as redis://host:6379/0") from None
+        if scheme in ("redis", "rediss"):
+            _redis(part)
 
 
 def _backend(value: str) -> None:
-    name = re.split(r"[+:]", value, maxsplit=1)[0]
-    if value and name not in BACKEND_ALIASES and "." not in name:
+    """A URL, or the name of a class of somebody's own."""
+    scheme = re.split(r"[+:]", value, maxsplit=1)[0]
+    if value and scheme not in BACKEND_ALIASES and "." not in scheme:
         raise ValidationError("expected a URL such as redis://host:6379/1")
+    if scheme in ("redis", "rediss"):
+        _redis(value)
 
 
 def _names(name: str, default: list[str]) -> list[str]:
@@ -230,7 +247,7 @@ SMS_DEFAULT_REGION = _text(
 )
 
 # Celery: every key of these reaches it, and no other
-CELERY_RESULT_BACKEND = env.str("CELERY_RESULT_BACKEND", None, validate=_backend) or None
+CELERY_RESULT_BACKEND = verified(_text("CELERY_RESULT_BACKEND", "", validate=_backend)) or None
 CELERY_TASK_SERIALIZER = _text("CELERY_TASK_SERIALIZER", "json", validate=OneOf(["json"]))
 CELERY_RESULT_SERIALIZER = _text("CELERY_RESULT_SERIALIZER", "json", validate=OneOf(["json"]))
 CELERY_ACCEPT_CONTENT = ["json"]

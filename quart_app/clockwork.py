@@ -1,10 +1,12 @@
 """Submits what has become due: each due time of a schedule once, however many beats look."""
 
 import logging
+import time
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from sqlalchemy import select, update
+from quart import current_app
+from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,7 @@ MOST_MISSED = 100
 #: Seconds by which a due time may be late and still not count as missed.
 GRACE = 60.0
 _MOST_A_TICK = 100
+_PUT_OFF_FOR = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +32,11 @@ def tick(session: Session) -> float:
     """
     with db.session(reading=True) as looking:
         at = db.clock(looking)
-        waiting = select(Schedule).where(Schedule.paused.is_(False), Schedule.next_at.is_not(None))
+        waiting = select(Schedule).where(
+            Schedule.paused.is_(False),
+            Schedule.next_at.is_not(None),
+            Schedule.id.not_in(_put_off()),
+        )
         by_time = waiting.order_by(Schedule.next_at, Schedule.id)
         soonest = looking.scalars(by_time.limit(_MOST_A_TICK)).all()
     due = [schedule for schedule in soonest if schedule.next_at and schedule.next_at <= at]
@@ -49,9 +56,16 @@ def _fire_alone(session: Session, schedule: Schedule, at: datetime) -> None:
         raise
     except Exception:  # a zone that this machine does not know, say
         logger.exception("Schedule %s could not be fired, and waits a minute.", schedule.name)
-        same = (Schedule.id == schedule.id, Schedule.next_at == schedule.next_at)
-        later = update(Schedule).where(*same).values(next_at=at + timedelta(minutes=1))
-        session.execute(later.execution_options(synchronize_session=False))
+        # Its due time stays as it is: it may be another beat's to fire, or this one's once mended.
+        _put_off()[schedule.id] = time.monotonic() + _PUT_OFF_FOR
+
+
+def _put_off() -> dict[str, float]:
+    """The schedules that this process leaves alone for now, and until when."""
+    known: dict[str, float] = current_app.extensions.setdefault("schedules_put_off", {})
+    for schedule_id in [id_ for id_, until in known.items() if until < time.monotonic()]:
+        del known[schedule_id]
+    return known
 
 
 def _fire(session: Session, seen: Schedule, at: datetime) -> None:
@@ -79,7 +93,7 @@ def _passed(schedule: Schedule, at: datetime, most: int) -> list[datetime]:
     window = timedelta(minutes=2)
     while True:
         since = max(first, at - window)
-        found = list(takewhile(lambda time: time <= at, duetimes.after(schedule, since)))
+        found = list(takewhile(lambda due: due <= at, duetimes.after(schedule, since)))
         if since == first or len(found) >= most:
             return [*([first] if since == first else []), *found][-most:]
         window *= 60

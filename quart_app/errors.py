@@ -7,10 +7,6 @@ class Problem(Exception):
     status = 500
     title = "Problem"
 
-    def within(self, place: str) -> "Problem":
-        """The same, of a task that is named at this place: "jobs.3."."""
-        return type(self)(f"{place}task: {self}")
-
 
 class Invalid(Problem):
     """A value that cannot be used; `field` names it as the caller wrote it."""
@@ -21,9 +17,6 @@ class Invalid(Problem):
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(f"{field}: {detail}")
         self.field, self.detail = field, detail
-
-    def within(self, place: str) -> "Invalid":
-        return Invalid(place + self.field, self.detail)
 
 
 class Denied(Problem):

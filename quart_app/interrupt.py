@@ -5,9 +5,6 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-#: Seconds; who fires holds the lock for a moment.
-_PATIENCE = 0.2
-
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
@@ -27,8 +24,9 @@ class Interrupt:
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._is_open = self._is_fired = False
-        # Held while the block ends, and while it is decided whether it has.
-        self._lock = threading.Lock()
+        # Held while the block ends, and while it is decided whether it has. Cancelled may come in
+        # either moment and leave it held: whoever's block it is gets on, and nobody fires any more.
+        self._lock = threading.RLock()
 
     def __enter__(self) -> None:
         if self._by_signal:
@@ -46,15 +44,13 @@ class Interrupt:
 
     def close(self) -> None:
         """Also to be called where Cancelled arrives: it may have come amid the block's end."""
-        self._lock.acquire(timeout=_PATIENCE)  # Cancelled may have come with the lock held
-        self._is_open = False
-        if self._is_fired and not self._by_signal:
-            _raise_in(ctypes.c_ulong(self._thread), None)  # what has not come yet comes no more
-        self._lock.release()
+        with self._lock:
+            self._is_open = False
+            if self._is_fired and not self._by_signal:
+                _raise_in(ctypes.c_ulong(self._thread), None)  # what has not come yet comes no more
 
     def fire(self) -> None:
         """Called from another thread; does nothing once the block has ended."""
-        # Not waited for: Cancelled may come while the block ends, which leaves it locked.
         if not self._lock.acquire(blocking=False):
             return
         try:

@@ -1,7 +1,8 @@
 """The ledger of jobs: submit, cancel and retry; every way to the broker begins here."""
 
+import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, select, update
@@ -9,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, load_only
 
 from quart_app import actors, audit, db, depths, events, intake, newjobs, publisher, traces
-from quart_app.errors import Conflict, NotFound, Problem
+from quart_app.errors import Conflict, Denied, Invalid, NotFound
 from quart_app.events import NewEvent
 from quart_app.models import Job, JobState
 from quart_app.moves import RETRYABLE, Move, column, tell
@@ -21,8 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 WAITING = (JobState.SCHEDULED, JobState.QUEUED, JobState.RETRYING)
-#: What the last event of a job says that never ran, or not again.
-CANCELLED = {"error": "cancelled before it ran"}
+#: What the last event of a job says that was cancelled before it ran, or ran again.
+CANCELLED = {"error": "cancelled while it waited"}
 
 
 def submit(session: Session, /, task: str, **options: Any) -> Job:
@@ -31,16 +32,29 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
     `options` are the other fields of NewJob. A live job of the same task and unique_key is
     returned instead, with `duplicate` set. Raises Denied, NotFound, Invalid, Full or Conflict.
     """
-    return submit_many(session, [NewJob(task=task, **options)])[0]
+    return _accept(session, [NewJob(task=task, **options)], newjobs.row)[0]
 
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
-    """As `submit`, for all of them or none."""
+    """As `submit`, for all of them or none; what is wrong with one is told with its place."""
+    places = itertools.count()
+    return _accept(session, wanted, lambda new: _row_at(next(places), new))
+
+
+def _accept(session: Session, wanted: Sequence[NewJob], row: Callable[[NewJob], Job]) -> list[Job]:
     with traces.submitting() as tell:
-        rows = [(_row(new, index, len(wanted)), new) for index, new in enumerate(wanted)]
-        accepted = intake.insert(session, rows)
+        accepted = intake.insert(session, [(row(new), new) for new in wanted])
         tell(accepted)
     return accepted
+
+
+def _row_at(place: int, new: NewJob) -> Job:
+    try:
+        return newjobs.row(new)
+    except Invalid as wrong:
+        raise Invalid(f"jobs.{place}.{wrong.field}", wrong.detail) from None
+    except (Denied, NotFound) as problem:
+        raise type(problem)(f"jobs.{place}.task: {problem}") from None
 
 
 def adopt(session: Session, job_id: str, new: NewJob) -> bool:
@@ -120,7 +134,7 @@ def retry_with(
         args=old.args if args is None else args, kwargs=old.kwargs if kwargs is None else kwargs,
         retry_of=old.id, **keys,
     )  # fmt: skip
-    (job,) = submit_many(session, [new])
+    (job,) = _accept(session, [new], newjobs.row)
     if job.duplicate:
         raise _key_is_taken(old)
     return job
@@ -178,14 +192,6 @@ def again() -> Mapping[str, Any]:
 #: Both read the job anew.
 _CANCEL = Move(JobState.CANCELLED, from_=WAITING, of=(Job,), **over())
 _QUEUE_AGAIN = Move(JobState.QUEUED, from_=RETRYABLE, of=(Job,), **again())
-
-
-def _row(new: NewJob, index: int, of: int) -> Job:
-    """What is wrong with one of several is told with its place among them."""
-    try:
-        return newjobs.row(new)
-    except Problem as problem:
-        raise (problem.within(f"jobs.{index}.") if of > 1 else problem) from None
 
 
 def _key_is_taken(job: Job) -> Conflict:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 #: be free in it.
 no_fork = threading.Lock()
 
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _SWITCH_AGAIN_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 if hasattr(os, "register_at_fork"):
@@ -60,7 +61,8 @@ def _write_ahead(connection: Any) -> None:
             cursor.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if seconds is None or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            # Its lowest byte tells the kind; a driver's own errors have none.
+            if seconds is None or getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY:
                 raise
         finally:
             cursor.close()

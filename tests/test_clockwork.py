@@ -121,7 +121,7 @@ def test_a_schedule_that_raises_anything_at_all_harms_no_other(
 ) -> None:
     picky = {"task": "tests.sample_tasks.picky", "schedule": 60, "args": ["worse"]}
     rows = adopt(book, astray=60, good=60, picky=picky)
-    make_due(book, rows["astray"], 5, cron="* * * * *", interval=None, timezone="Not/There")
+    at = make_due(book, rows["astray"], 5, cron="0 0 1 1 *", interval=None, timezone="Not/There")
     for name in ("good", "picky"):
         make_due(book, rows[name], ago=4)
     assert book(clockwork.tick) == 0
@@ -130,6 +130,10 @@ def test_a_schedule_that_raises_anything_at_all_harms_no_other(
     assert "Schedule astray could not be fired, and waits a minute." in said
     assert "Schedule picky made no job." in said
     assert 0 < book(clockwork.tick) <= 60
+    book.set(book(schedules.named, "astray"), timezone="UTC")
+    book.app.extensions.pop("schedules_put_off")
+    book(clockwork.tick)
+    assert at in due_times(book)
 
 
 def test_a_look_that_finds_nothing_due_waits_for_no_writer(book: Book) -> None:

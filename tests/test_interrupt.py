@@ -1,5 +1,6 @@
 """A body that is to stop gets its exception within its block, and nobody gets it afterwards."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +18,7 @@ def outcome(body: Callable[[Interrupt], None]) -> str:
         except Cancelled:
             interrupt.close()
             return "cancelled"
-        interrupt.fire()
+        fire_elsewhere(interrupt)
         sum(range(1_000))
         return "ended"
 
@@ -27,7 +28,7 @@ def outcome(body: Callable[[Interrupt], None]) -> str:
 
 def test_a_block_is_ended_and_what_follows_it_is_not() -> None:
     def heed(interrupt: Interrupt) -> None:
-        interrupt.fire()
+        fire_elsewhere(interrupt)
         sum(range(1_000))
 
     assert [outcome(heed), outcome(lambda _: None)] == ["cancelled", "ended"]
@@ -36,7 +37,7 @@ def test_a_block_is_ended_and_what_follows_it_is_not() -> None:
 def test_it_is_not_fired_while_its_block_ends() -> None:
     def ending(interrupt: Interrupt) -> None:
         with interrupt._lock:
-            interrupt.fire()
+            fire_elsewhere(interrupt)
         sum(range(1_000))
 
     assert outcome(ending) == "ended"
@@ -48,3 +49,9 @@ def test_what_came_amid_the_end_of_a_block_does_not_come_again() -> None:
         raise Cancelled
 
     assert outcome(amid) == "cancelled"
+
+
+def fire_elsewhere(interrupt: Interrupt) -> None:
+    thread = threading.Thread(target=interrupt.fire)
+    thread.start()
+    thread.join()

@@ -362,7 +362,7 @@ def test_the_last_event_of_what_never_ran_says_why(book: Book, delay: float | No
     cancel_all = partial(bulk.run, book.database, bulk.CANCEL, Filters(task=ADD))
     in_app_context(book.app, cancel_all)
     for job in (one, other):
-        assert book.events(job.id)[-1]["error"] == "cancelled before it ran"
+        assert book.events(job.id)[-1]["error"] == "cancelled while it waited"
 
 
 def test_what_is_wrong_with_one_of_many_is_told_with_its_place(book: Book) -> None:

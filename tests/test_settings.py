@@ -87,6 +87,12 @@ def test_all_that_is_wrong_is_said_at_once_in_one_line_each() -> None:
         ("REDIS_URL", "redis://:hid/hidden@host/0"),
         ("REDIS_URL", "redis://host:door/0"),
         ("REDIS_URL", "redis://host/name"),
+        ("REDIS_URL", "redis://:hid[hidden@host"),
+        ("REDIS_URL", "redis://:hid\N{ACCOUNT OF}hidden@host"),
+        ("REDIS_URL", "unix://"),
+        ("CELERY_BROKER_URL", "amqp://[host"),
+        ("CELERY_BROKER_URL", "redis://host/0;redis://:hidden@host:door/0"),
+        ("CELERY_RESULT_BACKEND", "redis://:hidden@host/name"),
         ("CELERY_BROKER_URL", "pigeon://user:hidden@host"),
         ("CELERY_BROKER_URL", "redis://:hidden@host:door/0"),
         ("CELERY_BROKER_URL", "user:hidden@host"),
@@ -238,4 +244,6 @@ def test_a_broker_elsewhere_leaves_live_progress_to_the_embedded_redis() -> None
 )
 def test_celery_verifies_an_encrypted_redis_as_redis_py_does(given: str, broker: str) -> None:
     assert read({"REDIS_URL": given})["CELERY_BROKER_URL"] == broker
-    assert read({"CELERY_BROKER_URL": given})["CELERY_BROKER_URL"] == broker
+    both = read({"CELERY_BROKER_URL": f"{given};{given}", "CELERY_RESULT_BACKEND": given})
+    assert both["CELERY_BROKER_URL"] == f"{broker};{broker}"
+    assert both["CELERY_RESULT_BACKEND"] == broker

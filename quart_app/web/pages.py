@@ -199,7 +199,7 @@ async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:
 def _accept_sms(session: Session, to: str, text: str, later: datetime | None) -> Any:
     job = jobs.NewJob(task="tasks.background.async_send_sms", kwargs={"to": to, "text": text})
     if later is None:
-        return jobs.submit_many(session, [job])[0]
+        return jobs.submit(session, job.task, kwargs=job.kwargs)
     actors.check(job.task)
     _, checked = jobs.task_named(job.task).check((), job.kwargs)
     sms.schedule(session, checked["to"], checked["text"], later)

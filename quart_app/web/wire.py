@@ -62,7 +62,8 @@ class Wire:
                 # What was left or joined again meanwhile is somebody else's to tell.
                 now = [channel for channel in batch if (channel in self._channels) == is_joined]
                 await _say(getattr(pubsub, verb), now)
-        except Exception:  # redis-py stumbles in many ways over what is cut off meanwhile
+        except Exception as error:  # redis-py stumbles in many ways over what is cut off meanwhile
+            logger.warning("Redis did not take a %s: %s", verb, type(error).__name__)
             if self._pubsub is pubsub:
                 self._pubsub = None  # so that whoever listens begins anew
 
