@@ -1,10 +1,10 @@
 """Messages that this worker did not take: logged, and counted in all processes of its pool."""
 
 import logging
+import multiprocessing
 import os
 import threading
 from ctypes import Array, c_uint64
-from multiprocessing.sharedctypes import RawArray
 
 # Each process counts in a place of its own, as far as they go: a lock that they share would stay
 # held when one is killed.
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def begin() -> None:
     """To be called before the pool is made: its processes share the counts."""
     global _counts  # noqa: PLW0603 - one for each worker
-    _counts = RawArray(c_uint64, _PLACES)
+    _counts = multiprocessing.RawArray(c_uint64, _PLACES)
 
 
 def refuse(message: str, reason: str) -> None:

@@ -187,7 +187,6 @@ def test_so_does_one_whose_worker_is_killed_before_it_hears_of_that(
     ledger: Ledger, place: Place, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     with handing_over(ledger, place, endpoint, tmp_path / "log") as (process, job_id):
-        os.killpg(process.pid, signal.SIGSTOP)
         ledger.cancel(job_id)
         os.killpg(process.pid, signal.SIGKILL)
         assert ledger.ended(job_id).state is JobState.CANCELLED
