@@ -57,13 +57,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing("openssl")
     folder = tmp_path_factory.mktemp("certificates")
     for name in ("ca", "other"):
-        openssl(folder, "req", "-x509", *_key(name), "-out", f"{name}.pem", "-subj", f"/CN={name}")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+        openssl(
+            folder, "req", "-x509", *_key(name), "-out", f"{name}.pem", "-subj", f"/CN={name}",
+            "-addext", "keyUsage=critical,keyCertSign",
+        )  # fmt: skip
+    # Python 3.13 wants to be told whose key it was signed with.
+    extensions = "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid"
+    (folder / "extensions").write_text(extensions)
     for name in ("server", "client"):
         openssl(folder, "req", *_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
         openssl(
             folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-out", f"{name}.pem", "-extfile", "names",
+            "-CAcreateserial", "-out", f"{name}.pem", "-extfile", "extensions",
         )  # fmt: skip
     return folder
 
