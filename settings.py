@@ -67,12 +67,13 @@ def _expect(pattern: str, expected: str) -> Any:
 
 def _redis(value: str) -> None:
     """A URL that redis-py understands whole: it would pass over a database that is no number."""
+    if not value:
+        return
     try:
+        parse_url(value)  # type: ignore[no-untyped-call]
         parts = urlsplit(value)
-        if value:
-            parse_url(value)  # type: ignore[no-untyped-call]
         path = r"/.+" if parts.scheme == "unix" else r"/?\d*"
-        if value and not re.fullmatch(path, parts.path):
+        if not re.fullmatch(path, parts.path):
             raise ValueError(parts.path)
     except ValueError:  # which may tell a part of the password
         expected = "redis://host:6379/0, rediss://host:6379/0 or unix:///path"
@@ -186,7 +187,7 @@ REDIS_URL = _text(
     f"unix://{quote(str(socket_path(VAR_DIR)))}",
     validate=_redis,
 )
-CELERY_BROKER_URL = broker_url(_text("CELERY_BROKER_URL", broker_url(REDIS_URL), validate=_broker))
+CELERY_BROKER_URL = verified(_text("CELERY_BROKER_URL", broker_url(REDIS_URL), validate=_broker))
 #: True when nothing names a Redis: `up` then starts one that nobody else reaches.
 EMBEDDED_REDIS = not os.environ.get("REDIS_URL")
 #: True when the messages go by it, too.

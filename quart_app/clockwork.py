@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from quart import current_app
 from sqlalchemy import select
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from quart_app import db, duetimes, schedules
@@ -52,7 +52,7 @@ def _fire_alone(session: Session, schedule: Schedule, at: datetime) -> None:
     try:
         with session.begin_nested():
             _fire(session, schedule, at)
-    except (OperationalError, InterfaceError):
+    except db.AWAY:
         raise
     except Exception:  # a zone that this machine does not know, say
         logger.exception("Schedule %s could not be fired, and waits a minute.", schedule.name)
@@ -107,7 +107,7 @@ def _submit(session: Session, schedule: Schedule, due_at: datetime) -> None:
         pass  # there is a job for this due time
     except (Problem, DataError) as problem:
         logger.error("Schedule %s made no job: %s", schedule.name, problem)
-    except (OperationalError, InterfaceError):
+    except db.AWAY:
         raise
     except Exception:  # the task's own check of its arguments may raise anything
         logger.exception("Schedule %s made no job.", schedule.name)

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from quart import Quart, current_app
 from sqlalchemy import URL, Engine, create_engine, event, make_url, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -29,6 +29,8 @@ from quart_app.models import Time
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: What is raised while the database does not answer.
+AWAY = (OperationalError, InterfaceError, NoAnswer)
 #: Called with the session once its transaction has been committed; must return at once.
 Listener = Callable[[Session], None]
 
@@ -222,8 +224,8 @@ class Database:
         driver = "sqlite" if self.is_sqlite else "mysql+pymysql"
         options = self._options
         if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
-            options["connect_args"] |= {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
-            options["connect_args"] |= self.encryption
+            limits = {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
+            options["connect_args"] |= limits | self.encryption
         engine = create_engine(self._driven_by(driver), **options)
         self._prepare(engine)
         return engine

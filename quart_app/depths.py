@@ -49,7 +49,7 @@ def refuse_if_full(session: Session, queue: str, added: int) -> None:
 
 def counts(job: Job, at: datetime) -> bool:
     """Whether a job that is accepted at this time waits in its queue, or soon will."""
-    return job.state is JobState.QUEUED or job.available_at <= at + timedelta(seconds=_SOON)
+    return job.available_at <= at + timedelta(seconds=_SOON)
 
 
 def forget(queue: str) -> None:

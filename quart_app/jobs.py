@@ -1,8 +1,7 @@
 """The ledger of jobs: submit, cancel and retry; every way to the broker begins here."""
 
-import itertools
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, select, update
@@ -32,20 +31,23 @@ def submit(session: Session, /, task: str, **options: Any) -> Job:
     `options` are the other fields of NewJob. A live job of the same task and unique_key is
     returned instead, with `duplicate` set. Raises Denied, NotFound, Invalid, Full or Conflict.
     """
-    return _accept(session, [NewJob(task=task, **options)], newjobs.row)[0]
+    return _submit(session, NewJob(task=task, **options))
 
 
 def submit_many(session: Session, wanted: Sequence[NewJob]) -> list[Job]:
     """As `submit`, for all of them or none; what is wrong with one is told with its place."""
-    places = itertools.count()
-    return _accept(session, wanted, lambda new: _row_at(next(places), new))
-
-
-def _accept(session: Session, wanted: Sequence[NewJob], row: Callable[[NewJob], Job]) -> list[Job]:
     with traces.submitting() as tell:
-        accepted = intake.insert(session, [(row(new), new) for new in wanted])
+        rows = [(_row_at(place, new), new) for place, new in enumerate(wanted)]
+        accepted = intake.insert(session, rows)
         tell(accepted)
     return accepted
+
+
+def _submit(session: Session, new: NewJob) -> Job:
+    with traces.submitting() as tell:
+        (job,) = intake.insert(session, [(newjobs.row(new), new)])
+        tell([job])
+    return job
 
 
 def _row_at(place: int, new: NewJob) -> Job:
@@ -134,7 +136,7 @@ def retry_with(
         args=old.args if args is None else args, kwargs=old.kwargs if kwargs is None else kwargs,
         retry_of=old.id, **keys,
     )  # fmt: skip
-    (job,) = _accept(session, [new], newjobs.row)
+    job = _submit(session, new)
     if job.duplicate:
         raise _key_is_taken(old)
     return job
@@ -174,9 +176,11 @@ def move_many(
 
 def over() -> Mapping[str, Any]:
     """What changes with a job that is cancelled before it runs."""
-    ended = {"finished_at": db.now(), "live_key": None, "cancel_requested": True}
-    # What has ended is found by when it might begin: no later than it ended.
-    return ended | {"available_at": db.now()}
+    return {
+        "finished_at": db.now(), "live_key": None, "cancel_requested": True,
+        # What has ended is found by when it might begin: no later than it ended.
+        "available_at": db.now(),
+    }  # fmt: skip
 
 
 def again() -> Mapping[str, Any]:

@@ -12,8 +12,6 @@ from typing import Any
 import uuid_utils
 from quart import Quart, current_app
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.orm import Session
 
 from quart_app import db
@@ -117,7 +115,7 @@ class Pulse(threading.Thread):
         """False while the database is away: what fails by itself would keep all others waiting."""
         try:
             in_app_context(self._app, partial(self._write, errand))
-        except (OperationalError, InterfaceError, NoAnswer) as error:
+        except db.AWAY as error:
             logger.warning("What is to be written down waits: %s", type(error).__name__)
             return False
         except Exception:

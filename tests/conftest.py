@@ -59,7 +59,7 @@ class Place:
     def database(self) -> Database:
         """For a test that needs no application."""
         database = Database(self.database_url)
-        _kept.append(database)
+        _opened.append(database)
         return database
 
     def app(self, **config: Any) -> Quart:
@@ -78,7 +78,7 @@ class Place:
 
 
 _made: list[Quart] = []
-_kept: list[Database] = []
+_opened: list[Database] = []
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def _close_databases() -> Iterator[None]:
         if "engine" in vars(database):
             real.until(partial(_is_idle, database.engine.pool), 5)
         database.dispose()
-    for database in _kept:
+    for database in _opened:
         database.dispose()
 
 

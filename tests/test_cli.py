@@ -69,10 +69,8 @@ def test_a_new_token_stands_alone_on_standard_output(clean: Place) -> None:
 
 def test_the_token_is_the_one_that_signs_in(clean: Place) -> None:
     secret = invoke(clean, "tokens", "create", "ci", "--role", "admin")[1].strip()
-    database = clean.database
-    with database.session() as session:
+    with clean.database.session() as session:
         token = tokens.identify(session, secret)
-    database.engine.dispose()
     assert token is not None
     assert (token.name, str(token.role)) == ("ci", "admin")
 

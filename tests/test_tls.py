@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from bench.parts import redis_command
 from quart_app import migrations
 from quart_app.app import create_app
 from quart_app.db import Database
@@ -206,16 +207,16 @@ def made_with(var: Path, query: str) -> None:
 @pytest.fixture
 def redis(certificates: Path, tmp_path: Path) -> Iterator[str]:
     """Where a Redis encrypts."""
-    program, port = shutil.which("redis-server"), real.free_port()
-    if program is None:
+    if not shutil.which("redis-server"):
         missing("redis-server")
+    port = real.free_port()
     options = {
-        "port": "0", "tls-port": str(port), "dir": str(tmp_path), "tls-auth-clients": "no",
-        "tls-ca-cert-file": f"{certificates}/ca.pem", "save": "",
+        "tls-port": str(port), "tls-auth-clients": "no",
+        "tls-ca-cert-file": f"{certificates}/ca.pem",
         "tls-cert-file": f"{certificates}/server.pem", "tls-key-file": f"{certificates}/server.key",
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    with real.process([program or "", *words], {}, tmp_path / "redis.log"):
+    with real.process([*redis_command(tmp_path, 0), *words], {}, tmp_path / "redis.log"):
         real.until(lambda: "Ready to accept" in (tmp_path / "redis.log").read_text())
         yield f"rediss://127.0.0.1:{port}/0"
 

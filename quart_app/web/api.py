@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from quart import Blueprint, current_app, g, request
@@ -36,10 +37,8 @@ async def send_one() -> Any:
     wanted = given.model_dump(exclude_none=True)
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
-    try:
+    with _named_as_in_the_body():
         job = await submissions.submit(NewJob(task=_SMS, kwargs=wanted))
-    except Invalid as wrong:
-        raise Invalid(wrong.field.removeprefix("kwargs."), wrong.detail) from None
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 
@@ -58,11 +57,8 @@ async def submit_by_name(name: str) -> Any:
     if not isinstance(body, dict):
         raise Invalid("body", "expected an object: the task's keyword arguments")
     kwargs, within = _unfolded(jobs.task_named(name), body)
-    try:
+    with _named_as_in_the_body(within):
         return await _submit(schemas.read(schemas.NewJob, {"task": name, "kwargs": kwargs}))
-    except Invalid as wrong:
-        field = wrong.field.removeprefix("kwargs.").removeprefix(within)
-        raise Invalid(field, wrong.detail) from None  # as in this body
 
 
 @blueprint.post(BATCH_PATH)
@@ -145,6 +141,16 @@ def _accept_batch(body: Any) -> Sequence[str]:
 
 def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
     return events.since(session, jobs.get(session, job_id).id, after)
+
+
+@contextmanager
+def _named_as_in_the_body(within: str = "") -> Iterator[None]:
+    """For a body that is the keyword arguments, or what is `within` one of them."""
+    try:
+        yield
+    except Invalid as wrong:
+        field = wrong.field.removeprefix("kwargs.").removeprefix(within)
+        raise Invalid(field, wrong.detail) from None
 
 
 def _unfolded(task: newjobs.Task, body: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -192,9 +192,11 @@ class Hub:
                     follower.compare(row.last_seq, row.progress)
 
     async def _check_tokens(self) -> None:
-        valid = await self._database.read(tokens.valid_ids, ids) if (ids := self.token_ids) else ()
+        if not (ids := self.token_ids):
+            return
+        ended = ids - await self._database.read(tokens.valid_ids, ids)
         for reader in self._readers:
-            if reader.token_id in ids and reader.token_id not in valid:
+            if reader.token_id in ended:
                 reader.send_away(Leave(*_SIGNED_OUT))
 
     async def _drain_at(self, stop: Any) -> None:

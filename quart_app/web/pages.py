@@ -197,11 +197,11 @@ async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:
 
 
 def _accept_sms(session: Session, to: str, text: str, later: datetime | None) -> Any:
-    job = jobs.NewJob(task="tasks.background.async_send_sms", kwargs={"to": to, "text": text})
+    task, given = "tasks.background.async_send_sms", {"to": to, "text": text}
     if later is None:
-        return jobs.submit(session, job.task, kwargs=job.kwargs)
-    actors.check(job.task)
-    _, checked = jobs.task_named(job.task).check((), job.kwargs)
+        return jobs.submit(session, task, kwargs=given)
+    actors.check(task)
+    _, checked = jobs.task_named(task).check((), given)
     sms.schedule(session, checked["to"], checked["text"], later)
     return None
 

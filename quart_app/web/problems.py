@@ -15,16 +15,12 @@ from quart import (
     websocket,
 )
 from quart_schema import RequestSchemaValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from quart_app import baggage
+from quart_app import baggage, db
 from quart_app.errors import Full, Invalid, Problem, Unsure
 from quart_app.web import schemas
 
-#: What SQLAlchemy raises when the database does not answer.
-AWAY = (OperationalError, InterfaceError, PoolTimeout)
 _RETRY_AFTER = {"Retry-After": "2"}
 
 logger = logging.getLogger(__name__)
@@ -34,7 +30,7 @@ def init_app(app: Quart) -> None:
     app.register_error_handler(Problem, _domain)
     app.register_error_handler(RequestSchemaValidationError, _not_as_described)
     app.register_error_handler(HTTPException, _http)
-    for away in AWAY:
+    for away in db.AWAY:
         app.register_error_handler(away, _database_away)
     app.register_error_handler(Exception, _unexpected)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from quart import Blueprint, current_app, websocket
 
+from quart_app import db
 from quart_app.errors import Invalid, Problem
-from quart_app.web import auth, commands, live, problems
+from quart_app.web import auth, commands, live
 from quart_app.web.auth import User
 from quart_app.web.commands import Command
 from quart_app.web.follower import TOO_MANY, Leave
@@ -62,7 +63,7 @@ async def _outcome(talk: Callable[[User], Awaitable[None]]) -> Leave:
         return leave
     except TimeoutError:
         return _TOO_SLOW
-    except (Problem, *problems.AWAY) as problem:
+    except (Problem, *db.AWAY) as problem:
         logger.warning("A socket has to come again: %s", type(problem).__name__)
         return Leave(TOO_MANY, "not available: try again soon")
     except Exception:

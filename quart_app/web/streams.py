@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from quart import Response, g, make_response
 
+from quart_app import db
 from quart_app.errors import Full
 from quart_app.events import Frame
-from quart_app.web import live, problems
+from quart_app.web import live
 from quart_app.web.follower import Leave
 
 MOST_SEQ = 2**31 - 1
@@ -28,7 +29,7 @@ async def event_stream(job_id: str, after: int) -> Response:
                 await reader.follow({job_id: after})
                 async for frame in reader.frames(hub.heartbeat):
                     yield _sse(frame)
-        except (Leave, *problems.AWAY) as reason:
+        except (Leave, *db.AWAY) as reason:
             logger.info("A stream ends early: %s", type(reason).__name__)
             yield b"retry: 1000\n\n"
 
