@@ -108,7 +108,7 @@ async def test_who_has_gone_before_its_round_began_is_not_asked_for(
 
 
 async def test_a_call_waits_no_longer_than_it_may_whatever_the_rounds_do(rounds: Rounds) -> None:
-    together: Together[int, int] = Together(Quart(__name__), rounds.answer, 0.2)
+    together: Together[int, int] = Together(Quart(__name__), rounds.answer, 2)
     first = asyncio.create_task(together.ask(1))
     await rounds.begun.wait()
     with pytest.raises(Late) as left_out:
