@@ -85,8 +85,8 @@ def test_frames_are_announced(ledger: Ledger, clean: Place, worker: Path) -> Non
 
 async def test_nobody_waits_for_a_redis_that_hangs(clean: Place, server: OwnRedis) -> None:
     app = app_on(clean, server, PUBLISH_TIMEOUT=60.0)
-    with server.running() as redis, working(app):
-        async with app.app_context():
+    async with app.app_context():
+        with server.running() as redis, working(app):
             await db.run(jobs.submit, ADD, args=[1])
             redis.send_signal(signal.SIGSTOP)
             ids = [(await db.run(jobs.submit, ADD, args=[n])).id for n in range(20)]
@@ -95,7 +95,7 @@ async def test_nobody_waits_for_a_redis_that_hangs(clean: Place, server: OwnRedi
             assert published == [None] * 20
             redis.send_signal(signal.SIGCONT)
             await real.eventually(lambda: heard(server, 21), 15)
-            await app.extensions["db"].close()
+        await app.extensions["db"].close()  # once no thread has one of its connections
 
 
 async def heard(server: OwnRedis, count: int) -> bool:
