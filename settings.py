@@ -52,14 +52,28 @@ def verified(url: str) -> str:
     return ";".join(parts)
 
 
+class _Environment(Env):
+    """Empty counts as not given, as in a `.env` that lists every name."""
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return super()._get_value(env_key, default) or default
+
+
 def _text(name: str, default: str, **rules: Any) -> str:
-    """A text; empty counts as not given, as in a `.env` that lists every name."""
+    """The default, too, in place of what is wrong, which is told at the end."""
     return env.str(name, default, **rules) or default
+
+
+def _object(name: str, default: dict[str, Any]) -> dict[str, Any]:
+    value: Any = env.json(name, default)
+    if not isinstance(value, dict):
+        _wrong.setdefault(name, ["expected a JSON object"])
+    return value or {}
 
 
 def _expect(pattern: str, expected: str) -> Any:
     def check(value: str) -> None:
-        if value and not re.match(pattern, value):
+        if not re.match(pattern, value):
             raise ValidationError(f"expected {expected}")
 
     return check
@@ -67,8 +81,6 @@ def _expect(pattern: str, expected: str) -> Any:
 
 def _redis(value: str) -> None:
     """A URL that redis-py understands whole: it would pass over a database that is no number."""
-    if not value:
-        return
     try:
         parse_url(value)  # type: ignore[no-untyped-call]
         parts = urlsplit(value)
@@ -82,7 +94,7 @@ def _redis(value: str) -> None:
 
 def _broker(value: str) -> None:
     """A URL that Celery understands, or several with semicolons."""
-    for part in value.split(";") if value else ():
+    for part in value.split(";"):
         scheme, is_url, _ = part.partition("://")
         try:
             if not (is_url and scheme.partition("+")[0] in TRANSPORT_ALIASES):
@@ -103,14 +115,17 @@ def _backend(value: str) -> None:
         _redis(value)
 
 
-def _names(name: str, default: list[str]) -> list[str]:
-    """Of a list with commas; empty counts as not given."""
-    return [word.strip() for word in env.list(name, default) or () if word.strip()] or default
+def _names(name: str, default: list[str], pattern: str, expected: str) -> list[str]:
+    """Of a list with commas; each is `expected`, and matches the whole `pattern`."""
+    names = [word.strip() for word in env.list(name, default) if word.strip()] or default
+    if not all(re.fullmatch(pattern, each) for each in names):
+        _wrong[name] = [f"expected {expected}, with commas between them"]
+    return names
 
 
 def _zone(value: str) -> None:
     try:
-        ZoneInfo(value or "UTC")
+        ZoneInfo(value)
     except (ValueError, OSError, KeyError):
         raise ValidationError("expected an IANA time zone such as Asia/Shanghai") from None
 
@@ -119,7 +134,8 @@ def _beat_schedule(entries: Any) -> dict[str, Any]:
     """`{"name": {"task": …, "schedule": seconds or "* * * * *"}}` as Celery has it."""
     try:
         return {
-            name: entry | {"schedule": _when(entry["schedule"])} for name, entry in entries.items()
+            name: entry | {"task": str(entry["task"]), "schedule": _when(entry["schedule"])}
+            for name, entry in entries.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         expected = '{"name": {"task": "…", "schedule": seconds or "* * * * *"}}'
@@ -133,20 +149,30 @@ def _when(schedule: Any) -> Any:
     return timedelta(seconds=schedule) if isinstance(schedule, (int, float)) else schedule
 
 
+#: By Celery's name of an option's type: what its JSON has to be.
+_SHAPES: dict[str, tuple[Any, str]] = {
+    "dict": (dict, "a JSON object"),
+    "list": (list, "a JSON list"),
+    "tuple": (list, "a JSON list"),
+    "any": ((dict, list, str), "a JSON object or list"),
+}
+
+
 def _from_environment() -> dict[str, Any]:
     """Any other `CELERY_*` of the environment that Celery itself knows, in its type."""
     options = dict(defaults.flatten(defaults.NAMESPACES))
     found: dict[str, Any] = {}
     for name, text in os.environ.items():
         option = options.get(name.removeprefix("CELERY_").lower())
-        if not name.startswith("CELERY_") or name in globals() or option is None:
+        if not (name.startswith("CELERY_") and text and option) or name in globals():
             continue
+        shapes, expected = _SHAPES.get(option.type, ((), option.type))
         try:
-            structured = option.type in ("dict", "list", "tuple", "any")
-            found[name] = json.loads(text) if structured else option.to_python(text)
+            found[name] = json.loads(text) if shapes else option.to_python(text)
+            if shapes and not isinstance(found[name], shapes):
+                raise TypeError(text)
         except (TypeError, ValueError):
-            found[name] = None
-            _wrong[name] = [f"expected {'JSON' if structured else option.type}"]
+            _wrong[name] = [f"expected {expected}"]
     return found
 
 
@@ -169,7 +195,7 @@ def _masked(name: str, value: str) -> str:
 
 
 _wrong: dict[str, list[str]] = {}
-env = Env(eager=False)
+env = _Environment(eager=False)
 env.read_env(str(BASE / ".env"), recurse=False)
 
 # Where things are kept
@@ -206,9 +232,14 @@ OTEL_TRACES_EXPORTER = _text(
 )
 
 # The web
-SECRET_KEY: str | None = env.str("SECRET_KEY", None) or None
+SECRET_KEY: str | None = env.str("SECRET_KEY", None)
 SESSION_BACKEND = _text("SESSION_BACKEND", "cookie", validate=OneOf(["cookie", "redis"]))
-ALLOWED_HOSTS = _names("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = _names(
+    "ALLOWED_HOSTS",
+    ["localhost", "127.0.0.1", "[::1]"],
+    r"\*|[^/\s:]+|\[[\da-fA-F:.]+\]",
+    "host names without scheme and port",
+)
 MAX_CONTENT_LENGTH = 256 * 1024
 MAX_BATCH_CONTENT_LENGTH = 16 * 1024 * 1024
 BODY_TIMEOUT = 15
@@ -251,17 +282,19 @@ SMS_DEFAULT_REGION = _text(
 CELERY_RESULT_BACKEND = verified(_text("CELERY_RESULT_BACKEND", "", validate=_backend)) or None
 CELERY_TASK_SERIALIZER = _text("CELERY_TASK_SERIALIZER", "json", validate=OneOf(["json"]))
 CELERY_RESULT_SERIALIZER = _text("CELERY_RESULT_SERIALIZER", "json", validate=OneOf(["json"]))
-CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_ACCEPT_CONTENT = [_text("CELERY_ACCEPT_CONTENT", "json", validate=OneOf(["json"]))]
 CELERY_TIMEZONE = _text("CELERY_TIMEZONE", "Asia/Shanghai", validate=_zone)
 CELERY_ENABLE_UTC = env.bool("CELERY_ENABLE_UTC", True)
-CELERY_IMPORTS = tuple(_names("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"]))
+CELERY_IMPORTS = tuple(
+    _names("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"], r"[\w.]+", "modules")
+)
 CELERY_TASK_QUEUES = {
     name: {"exchange": name, "routing_key": name}
-    for name in _names("CELERY_TASK_QUEUES", ["celery"])
+    for name in _names("CELERY_TASK_QUEUES", ["celery"], r"\S+", "names of queues")
 }
 CELERY_TASK_TIME_LIMIT = env.int("CELERY_TASK_TIME_LIMIT", 3600, validate=Range(min=1))
 CELERY_TASK_IGNORE_RESULT = env.bool("CELERY_TASK_IGNORE_RESULT", True)
-CELERY_TASK_PUBLISH_RETRY_POLICY = env.json("CELERY_TASK_PUBLISH_RETRY_POLICY", {"max_retries": 0})
+CELERY_TASK_PUBLISH_RETRY_POLICY = _object("CELERY_TASK_PUBLISH_RETRY_POLICY", {"max_retries": 0})
 #: `%(about)s` names the job and the request that a line belongs to.
 CELERY_WORKER_LOG_FORMAT = _text(
     "CELERY_WORKER_LOG_FORMAT",
@@ -272,19 +305,21 @@ CELERY_WORKER_TASK_LOG_FORMAT = _text(
     "[%(asctime)s: %(levelname)s/%(processName)s] %(about)s%(task_name)s: %(message)s",
 )
 CELERY_WORKER_CONCURRENCY = env.int("CELERY_WORKER_CONCURRENCY", None, validate=Range(min=1))
-CELERY_WORKER_PREFETCH_MULTIPLIER = env.int("CELERY_WORKER_PREFETCH_MULTIPLIER", 1)
+CELERY_WORKER_PREFETCH_MULTIPLIER = env.int(
+    "CELERY_WORKER_PREFETCH_MULTIPLIER", 1, validate=Range(min=0)
+)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = env.bool(
     "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP", True
 )
 CELERY_BROKER_CONNECTION_MAX_RETRIES = env.int("CELERY_BROKER_CONNECTION_MAX_RETRIES", None)
-CELERY_BROKER_TRANSPORT_OPTIONS = env.json(
+CELERY_BROKER_TRANSPORT_OPTIONS = _object(
     "CELERY_BROKER_TRANSPORT_OPTIONS",
     # Of doorbells nobody needs to know who took them: the relay rings again what went unheard.
     {"socket_connect_timeout": 2, "socket_timeout": 5, "ack_emulation": ALLOW_DIRECT_CALLS}
     if CELERY_BROKER_URL.startswith("redis")
     else {},
 )
-CELERY_BEAT_SCHEDULER = "tasks.beat:Scheduler"
+CELERY_BEAT_SCHEDULER = _text("CELERY_BEAT_SCHEDULER", "tasks.beat:Scheduler")
 CELERY_BEAT_SCHEDULE = _beat_schedule(
     env.json(
         "CELERY_BEAT_SCHEDULE",

@@ -14,6 +14,8 @@ import settings
 from quart_app import (
     cli,
     db,
+    migrations,
+    newjobs,
     nodes,
     publisher,
     relay,
@@ -25,6 +27,7 @@ from quart_app import (
     web,
 )
 from quart_app.celeryext import QuartCelery
+from quart_app.errors import Invalid
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
@@ -41,6 +44,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     QuartCelery(app)
     nodes.init_app(app)
     db.init_app(app)
+    migrations.init_app(app)
     publisher.init_app(app)
     reporter.init_app(app)
     relay.init_app(app)
@@ -51,6 +55,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     cli.init_app(app)
     _load_tasks(app)
     _check_provider(app)
+    _check_queues(app)
     return app
 
 
@@ -106,3 +111,11 @@ def _check_provider(app: Quart) -> None:
             sms.provider(app.config["SMS_PROVIDER"])
         except ValueError as error:
             sys.exit(f"SMS_PROVIDER = '***': {error}")
+
+
+def _check_queues(app: Quart) -> None:
+    for name in app.config["CELERY_TASK_QUEUES"] or ():
+        try:
+            newjobs.check_queue(name)
+        except Invalid as wrong:
+            sys.exit(f"CELERY_TASK_QUEUES = {name!r}: {wrong.detail}")

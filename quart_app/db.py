@@ -137,7 +137,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         told = make_url(url)
-        self.url, self._tls = mysql.without_tls(told), mysql.tls(told, url)
+        self.url = mysql.without_tls(told)
+        self._tls = None if self.is_sqlite else mysql.tls(told, url)
         self.after_commit: list[Listener] = []
         self._left_behind: list[Engine] = []
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _AsyncEngines] = (

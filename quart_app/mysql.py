@@ -20,19 +20,22 @@ SETUP = (
 _REST = 1.0
 #: What the query of a URL may say of TLS, by the names that SQLAlchemy has for it.
 _TLS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
+#: What else it may say: each of these is known to both drivers.
+_OTHER = ("charset", "unix_socket", "program_name", "read_default_file", "read_default_group")
 
 
 def tls(url: URL, text: str) -> ssl.SSLContext | None:
     """How the server is to be trusted, for both drivers; None where the URL says nothing of it.
 
-    `text` is the URL as it was given. Raises ValueError for what would be passed over, OSError for
-    a file that cannot be read or makes no sense.
+    `text` is the URL as it was given. Raises ValueError for what no driver would understand or
+    heed, OSError for a file that cannot be read or makes no sense.
     """
     told = {name: str(url.query[name]) for name in _TLS if name in url.query}
     # SQLAlchemy drops what is empty: an unset variable would mean plain text.
-    parts = [part.partition("=")[0] for part in text.rpartition("?")[2].split("&")]
-    if odd := [name for name in parts if name.startswith("ssl") and name not in told]:
-        raise ValueError(f"{odd[0]}: expected one of {', '.join(_TLS)}, with a value")
+    query = text.partition("?")[2]
+    names = [part.partition("=")[0] for part in query.split("&") if query]
+    if odd := [name for name in names if name not in told and name not in _OTHER]:
+        raise ValueError(f"{odd[0]}: expected one of {', '.join(_TLS + _OTHER)}, with a value")
     if "ssl_key" in told and "ssl_cert" not in told:
         raise ValueError("ssl_key: expected ssl_cert beside it")
     if not told:

@@ -138,6 +138,14 @@ def check_time(field: str, at: datetime) -> None:
         raise Invalid(field, f"expected a time of the years {YEARS.start} to {YEARS.stop - 1}")
 
 
+def check_queue(name: str) -> str:
+    """The name; raises Invalid for what Redis or Celery would take for something else."""
+    if not _QUEUE_NAME.fullmatch(name):
+        expected = "expected up to 100 letters, digits, dots or dashes, no reserved name"
+        raise Invalid("queue", expected)
+    return name
+
+
 def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -172,12 +180,7 @@ def _broken(text: str) -> bool:
 
 
 def _queue(new: NewJob, task: Task) -> str:
-    name = new.queue or task.destination
-    if not _QUEUE_NAME.fullmatch(name):
-        raise Invalid(
-            "queue", "expected up to 100 letters, digits, dots or dashes, no reserved name"
-        )
-    return str(name)
+    return check_queue(new.queue or task.destination)
 
 
 def _within(field: str, value: float, low: int, high: int) -> Any:

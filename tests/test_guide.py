@@ -134,8 +134,13 @@ def test_whichever_module_is_imported_first_no_import_goes_in_a_circle(
 
 def test_every_test_that_the_pages_name_is_there() -> None:
     pages = "".join(page.read_text() for page in sorted((real.ROOT / "docs").glob("*.md")))
-    trees = [ast.parse(file.read_text()) for file in (real.ROOT / "tests").rglob("*.py")]
-    known = {node.name for tree in trees for node in ast.walk(tree) if hasattr(node, "name")}
-    named = set(re.findall(r"`(?:test_\w+\.py::)?(test_\w+)`", pages))
+    known = {
+        (file, node.name)
+        for path in (real.ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if hasattr(node, "name")
+        for file in ("", f"{path.name}::")
+    }
+    named = set(re.findall(r"`(test_\w+\.py::)?(test_\w+)`", pages))
     assert named
     assert named - known == set()

@@ -134,3 +134,10 @@ def test_a_database_of_a_newer_version_is_left_alone(database: Database) -> None
 
 def test_a_server_that_is_away_is_not_taken_for_an_old_one() -> None:
     migrations.ensure(Database("mysql://root@127.0.0.1:1/none"))
+
+
+async def test_a_web_by_itself_brings_sqlite_up_to_date(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new folder/a.sqlite3"
+    app = Place("sqlite", tmp_path, url, f"unix://{tmp_path}/nobody").app()
+    async with app.test_app():
+        assert migrations.current(app.extensions["db"]) == migrations.head()

@@ -68,7 +68,11 @@ def test_all_that_is_wrong_is_said_at_once_in_one_line_each() -> None:
         "CELERY_BEAT_SCHEDULE": '{"a": 1}', "SESSION_BACKEND": "file", "CELERY_BROKER_URL": "x",
         "CELERY_TASK_SOFT_TIME_LIMIT": "soon", "SMS_PROVIDER": "pigeon",
         "CELERY_TASK_SERIALIZER": "pickle", "CELERY_RESULT_SERIALIZER": "yaml",
-        "CELERY_RESULT_BACKEND": "nowhere",
+        "CELERY_RESULT_BACKEND": "nowhere", "CELERY_BROKER_TRANSPORT_OPTIONS": "5",
+        "CELERY_TASK_PUBLISH_RETRY_POLICY": "[]", "CELERY_TASK_ANNOTATIONS": "5",
+        "CELERY_WORKER_PREFETCH_MULTIPLIER": "-1", "CELERY_ACCEPT_CONTENT": "pickle",
+        "ALLOWED_HOSTS": "a.example,http://b.example/", "CELERY_TASK_QUEUES": "a b",
+        "CELERY_IMPORTS": "my-tasks",
     }  # fmt: skip
     lines = refusal(wrong).splitlines()
     assert [line.partition(" = ")[0] for line in lines] == sorted(wrong)
@@ -121,8 +125,24 @@ def test_a_wrong_value_ends_each_program_without_a_traceback(program: list[str])
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("entry", ['{"schedule": 5}', '{"task": "a", "schedule": "often"}', "5"])
+def test_an_entry_of_the_schedule_has_a_task_and_a_time(entry: str) -> None:
+    said = refusal({"CELERY_BEAT_SCHEDULE": f'{{"mine": {entry}}}'})
+    assert 'expected {"name": {"task": "…", "schedule": seconds' in said
+
+
+@pytest.mark.parametrize("name", ["unacked", "quartermaster:live", "x" * 101])
+def test_a_queue_whose_name_is_taken_ends_the_start(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"CELERY_TASK_QUEUES = '.+': expected up to 100 letters"):
+        create_app({"VAR_DIR": tmp_path, "CELERY_TASK_QUEUES": {name: {}}})
+
+
 def test_a_name_without_a_value_counts_as_not_given() -> None:
-    names = ["DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "VAR_DIR", "SMS_PROVIDER"]
+    names = [
+        "DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "VAR_DIR", "SMS_PROVIDER", "JOB_LEASE",
+        "MAX_QUEUE_DEPTH", "ALLOW_DIRECT_CALLS", "ALLOWED_HOSTS", "CELERY_WORKER_CONCURRENCY",
+        "CELERY_BEAT_SCHEDULE", "CELERY_RESULT_BACKEND", "SECRET_KEY", "CELERY_TIMEZONE",
+    ]  # fmt: skip
     blank, absent = read(dict.fromkeys(names, "")), read({})
     assert [blank[name] for name in names] == [absent[name] for name in names]
 

@@ -189,6 +189,7 @@ def test_a_file_that_is_no_certificate_is_named_at_the_start(
     [
         ("ssl_ca=", "ssl_ca: expected one of ssl_ca, "),
         ("charset=utf8mb4&ssl=true", "ssl: expected one of ssl_ca, "),
+        ("charset=utf8mb4&colour=blue", "colour: expected one of ssl_ca, "),
         ("ssl_verify_cert=true", "ssl_verify_cert: expected one of ssl_ca, "),
         ("ssl_key=client.key", "ssl_key: expected ssl_cert beside it"),
     ],

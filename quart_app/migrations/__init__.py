@@ -1,8 +1,11 @@
 """The schema's history (Alembic): `upgrade` brings a database to the newest, once at a time."""
 
+import asyncio
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from quart import Quart
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
@@ -16,6 +19,16 @@ class Behind(Problem):
     """The database's schema is not the one this version works with."""
 
     title = "Schema is behind"
+
+
+def init_app(app: Quart) -> None:
+    @app.before_serving
+    async def meet() -> None:
+        """A web by itself upgrades SQLite, as a worker does; what is away, `/readyz` tells."""
+        database: Database = app.extensions["db"]
+        if database.is_sqlite:
+            with suppress(OperationalError):
+                await asyncio.to_thread(upgrade, database)
 
 
 def upgrade(database: Database) -> str:

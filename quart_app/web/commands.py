@@ -34,7 +34,7 @@ def parse(frame: str | bytes) -> Command:
         raise Invalid("frame", f"expected one of {', '.join(_KNOWN)}")
     follow, unfollow = _ids(said, "follow"), _ids(said, "unfollow")
     after = _seqs(said.get("after", {}))
-    if after and "follow" not in said:
+    if "after" in said and "follow" not in said:
         raise Invalid("after", "goes with follow")
     return Command(
         cursors={id_: after.get(id_, 0) for id_ in follow if _may_be_one(id_)},

@@ -21,7 +21,7 @@ Stamp = Annotated[
 class _Rule(Strict):
     args: list[Any] = Field(default_factory=list, max_length=100)
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    queue: Plain | None = Field(None, max_length=100)
+    queue: Plain | None = Field(None, min_length=1, max_length=100)
     cron: Plain | None = Field(
         None, max_length=duetimes.LONGEST_CRON, description="Five fields, or a form as @daily."
     )

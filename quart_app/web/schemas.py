@@ -72,7 +72,7 @@ class NewJob(Strict):
     task: Plain = Field(min_length=1, max_length=255, examples=["tasks.background.async_send_sms"])
     args: list[Any] = Field(default_factory=list, max_length=100)
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    queue: Plain | None = Field(None, max_length=100)
+    queue: Plain | None = Field(None, min_length=1, max_length=100)
     priority: int = Field(
         0, ge=0, le=9, strict=True, description="0 goes first, 9 last, as Celery on Redis."
     )

@@ -161,6 +161,7 @@ SENSELESS: dict[str | bytes, str] = {
     '{"follow": [1]}': 'follow: expected a list of job ids, or "all"',
     '{"unfollow": null}': 'unfollow: expected a list of job ids, or "all"',
     '{"after": {"x": 1}}': "after: goes with follow",
+    '{"after": {}}': "after: goes with follow",
     '{"follow": [], "after": [1]}': "after: expected an object: the last seq by job id",
 }
 SEQS = ["-1", "2147483648", "1" * 5_000, "true", "null", '"1"', "1.0", "1e3"]
