@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, make_transient_to_detached
 
 from quart_app import db, events
 from quart_app.events import NewEvent
-from quart_app.models import Job, JobState
+from quart_app.models import Event, Job, JobState
 from quart_app.moves import Move, column
 
 #: What an attempt knows of its job, beside what each move tells.
@@ -125,6 +125,14 @@ def keep(
     ).one()
     events.record(session, _log_events(job_id, last_seq - len(lines), lines))
     return bool(asked)
+
+
+def has_line(session: Session, job_id: str, line: Line) -> bool:
+    """Whether it is kept: a commit whose answer was lost may have been carried out."""
+    same = (Event.job_id == job_id, Event.type == "log", Event.at == line.at)
+    return line.message in {
+        data["message"] for data in session.scalars(select(Event.data).where(*same))
+    }
 
 
 def succeed(session: Session, job_id: str, attempt: int, result: Any) -> None:

@@ -224,6 +224,8 @@ class Database:
         """The sync engine of a worker, of beat and of the command line."""
         driver = "sqlite" if self.is_sqlite else "mysql+pymysql"
         options = self._options
+        if "poolclass" not in options:  # a thread that waited for another's would keep no lease
+            options["max_overflow"] = -1
         if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
             limits = {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
             options["connect_args"] |= limits | self.encryption

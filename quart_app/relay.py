@@ -6,6 +6,7 @@ It may run in any number of processes at once, since each step is a conditional 
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -19,6 +20,7 @@ from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
 from quart_app.publisher import Publisher
+from quart_app.sight import Sight
 
 _MOST_A_TICK = 200
 _MOST_RINGS = 500
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 def init_app(app: Quart) -> None:
     """Has every serving process relay, in a thread of its own."""
+    app.extensions["sight"] = Sight(app.config["JOB_LEASE"])
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
@@ -75,14 +78,19 @@ def tick(database: db.Database, broker: Publisher) -> int:
     """Does what is to be done now; how many jobs it touched. Called within an app context."""
     lost = _see_to_ended_nodes(database)
     with database.session(reading=True) as session:
-        due, silent = _due(session), rescue.silent(session, _MOST_A_TICK)
-        queues = _queues(session)
+        due, queues = _due(session), _queues(session)
+        silent = rescue.silent(session, _MOST_A_TICK) if _sees_clearly(session) else []
     if due or silent:
         with database.session() as session:
             _bring_on(session, due)
             for job_id in silent:
                 rescue.give_back(session, job_id)
     return lost + len(due) + len(silent) + _ring_unheard(database, broker, queues)
+
+
+def _sees_clearly(session: Session) -> bool:
+    sight: Sight = current_app.extensions["sight"]
+    return sight.is_clear(time.monotonic(), db.clock(session))
 
 
 def _see_to_ended_nodes(database: db.Database) -> int:

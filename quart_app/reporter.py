@@ -62,6 +62,8 @@ class Run:
         self._asked_at = math.inf
         self._reporter = reporter
         self._lines: deque[Line] = deque()
+        #: How many of them the last call of `store` wrote, while nobody knows whether they are in.
+        self._unsure = 0
         self._count = 0
         self._progress: dict[str, Any] | None = None
         self._announced: dict[str, Any] | None = None
@@ -117,7 +119,10 @@ class Run:
 
     def store(self, session: Session, lease: float) -> tuple[int, dict[str, Any] | None]:
         """Writes what was said since and extends the lease, under the fence; `lock` is held."""
+        if self._unsure and attempts.has_line(session, self.job_id, self._lines[0]):
+            self._drop(self._unsure)
         lines, newest = list(self._lines), self._progress
+        self._unsure = len(lines)
         asked = attempts.keep(
             session, self.job_id, self.attempt, lease, progress=newest, lines=lines
         )
@@ -127,9 +132,13 @@ class Run:
 
     def stored(self, count: int, newest: dict[str, Any] | None) -> None:
         """What `store` wrote has been committed."""
+        self._drop(count)
+        self._stored, self.written_at = newest, time.monotonic()
+
+    def _drop(self, count: int) -> None:
         for _ in range(count):
             self._lines.popleft()
-        self._stored, self.written_at = newest, time.monotonic()
+        self._unsure = 0
 
 
 class Reporter:
@@ -165,6 +174,11 @@ class Reporter:
         if name not in self._threads or not self._threads[name].is_alive():
             self._threads[name] = threading.Thread(target=work, name=name, daemon=True)
             self._threads[name].start()
+
+    def has(self, job: Job) -> bool:
+        """Whether this attempt at the job runs in this process."""
+        with self._lock:
+            return (job.id, job.attempt) in self._runs
 
     def end(self, run: Run) -> None:
         with self._lock:

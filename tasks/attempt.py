@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore, Retry
 from quart import current_app, g
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from quart_app import attempts, baggage, jobs, nodes, reporter, rescue, traces
+from quart_app import attempts, baggage, db, jobs, nodes, reporter, rescue, traces
 from quart_app.attempts import Fenced
 from quart_app.errors import Problem
 from quart_app.interrupt import Cancelled
@@ -25,7 +25,7 @@ from tasks.refusals import refuse
 if TYPE_CHECKING:
     from tasks.base import JobTask
 
-#: Seconds that a message waits for the database; the relay rings again.
+#: Seconds that a doorbell waits for the database; the relay rings again.
 _CLAIM_PATIENCE = 10.0
 #: What an attempt that ends by one of these has come to, for its trace.
 _OUTCOMES = {Retry: "retrying", Ignore: "cancelled", Fenced: "overtaken", SystemExit: "given back"}
@@ -134,12 +134,17 @@ class _Doorbell:
     def claim(self) -> Job:
         try:
             what = f"The claim of job {self._job_id}"
-            job = outcomes.insist(self._take, what, _CLAIM_PATIENCE)
-        except (OperationalError, InterfaceError):
+            job = outcomes.insist(self._take, what, self._patience)
+        except db.AWAY:
             raise Ignore(f"no database for message {self._job_id}") from None  # it is rung again
         if job is None:
             raise Ignore(f"nothing to do for message {self._job_id}")
         return job
+
+    @property
+    def _patience(self) -> float:
+        """What another Celery client has sent has no row yet: its message is all there is."""
+        return math.inf if current_app.config["ALLOW_DIRECT_CALLS"] else _CLAIM_PATIENCE
 
     def _take(self, session: Session, again: bool) -> Job | None:
         holder = nodes.holder()
@@ -147,11 +152,17 @@ class _Doorbell:
             attempts.claim, session, self._job_id, self._task.name,
             self._task.request.hostname or "", current_app.config["JOB_LEASE"], holder=holder,
         )  # fmt: skip
-        job = attempts.claimed(session, self._job_id, holder) if again else None
-        job = job or claiming()
+        job = claiming()
+        if job is None and again:  # the claim before it may have been the last word
+            job = self._claimed(session, holder)
         if job is None and self._adopt(session):
             job = claiming()
         return job
+
+    def _claimed(self, session: Session, holder: str) -> Job | None:
+        """What this process has claimed and nothing in it runs, in no other thread either."""
+        job = attempts.claimed(session, self._job_id, holder)
+        return None if job and reporter.get().has(job) else job
 
     def _adopt(self, session: Session) -> bool:
         """Makes the row of what another Celery client has sent, where that is allowed."""

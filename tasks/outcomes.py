@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 #: Bytes of JSON; a larger result would not fit into a packet of every database.
 MOST_RESULT = 4 * 1024 * 1024
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
 #: Of MySQL: a lock that was waited for too long, and a deadlock.
 _BUSY = (1205, 1213)
 
@@ -65,7 +65,7 @@ def insist(verb: Callable[[Session, bool], T], what: str, patience: float = math
         try:
             with db.session() as session:
                 return verb(session, again)
-        except (OperationalError, InterfaceError) as error:
+        except db.AWAY as error:
             if time.monotonic() > deadline:
                 raise
             logger.warning("%s waits for the database: %s", what, type(error).__name__)

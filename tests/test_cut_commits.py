@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 
 import pytest
+from celery.app.trace import build_tracer
+from quart import Quart
 from sqlalchemy import make_url
 
-from quart_app import attempts, db, jobs, lists, submissions
+from quart_app import attempts, db, jobs, lists, nodes, submissions
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Unsure
-from quart_app.models import Job
+from quart_app.models import Job, JobState
 from quart_app.newjobs import NewJob
 from quart_app.reporter import Run
 from quart_app.together import Late
@@ -21,7 +23,7 @@ from tasks import outcomes
 from tests.book import ADD
 from tests.conftest import Place
 from tests.ledger import Ledger
-from tests.real import eventually
+from tests.real import eventually, until
 
 
 class Cutter(threading.Thread):
@@ -190,3 +192,53 @@ def test_a_workers_outcome_is_recorded_once_although_its_answer_was_lost(
     in_app_context(behind.app, succeed)
     events = Ledger(clean.app()).events(job_id, "state")
     assert [event["state"] for event in events] == ["queued", "running", "succeeded"]
+
+
+def test_a_line_is_kept_once_although_its_answer_was_lost(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    job_id = behind.submit("add", 1)
+    job = behind.within(lambda s: attempts.claim(s, job_id, ADD, "w", 60))
+    assert job
+    reporter = behind.app.extensions["reporter"]
+    run = reporter.start(job)
+    cutter.cut = "after"
+    run.log("first", "info")
+    until(lambda: not cutter.cut)
+    run.log("second", "info")
+    until(lambda: not run.is_unsaid)
+    reporter.end(run)
+    said = [event["message"] for event in Ledger(clean.app()).events(job_id, "log")]
+    assert said == ["first", "second"]
+
+
+def test_a_claim_whose_answer_was_lost_is_taken_up(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    job_id = behind.submit("add", 1)
+    until(lambda: behind.job(job_id).published_at)
+    cutter.cut = "after"
+    ring(behind.app, job_id)
+    job = Ledger(clean.app()).job(job_id)
+    assert (job.state, job.attempt, job.result) == (JobState.SUCCEEDED, 1, 2)
+
+
+def test_what_runs_in_another_thread_is_not_taken_up_again(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    job_id = behind.submit("add", 1)
+    until(lambda: behind.job(job_id).published_at)
+    job = behind.within(lambda s: attempts.claim(s, job_id, ADD, "w", 60, holder=nodes.holder()))
+    assert job
+    reporter = behind.app.extensions["reporter"]
+    run = reporter.start(job)
+    cutter.cut = "before"
+    ring(behind.app, job_id)
+    reporter.end(run)
+    assert (cutter.cut, Ledger(clean.app()).job(job_id).state) == ("", JobState.RUNNING)
+
+
+def ring(app: Quart, job_id: str) -> None:
+    """The job's doorbell, as a worker hears it."""
+    celery = app.extensions["celery"]
+    build_tracer(ADD, celery.tasks[ADD], app=celery)(job_id, (), {}, {"id": job_id})

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -136,6 +136,13 @@ async def test_foreign_keys_hold(database: Database) -> None:
 
     with pytest.raises(IntegrityError):
         await database.run(orphan)
+
+
+async def test_each_of_many_threads_has_a_connection(database: Database) -> None:
+    with ExitStack() as stack:
+        for _ in range(20):
+            session = stack.enter_context(database.session(reading=True))
+            assert session.scalar(text("SELECT 1")) == 1
 
 
 async def test_no_update_is_lost_between_writers_of_both_sides(database: Database) -> None:

@@ -1,6 +1,7 @@
 """The relay: what is due comes on, what is lost comes back, and a healthy backlog is left alone."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from redis import Redis
 from quart_app import attempts, brokers, db, jobs, relay
 from quart_app.celeryext import in_app_context
 from quart_app.models import JobState
+from quart_app.sight import Sight
 from tests.conftest import Place
 from tests.ledger import Ledger
 from tests.real import until
@@ -35,6 +37,17 @@ def together(count: int, app: Quart) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def claimed_by_lost_workers(ledger: Ledger, count: int) -> list[str]:
+    """Jobs whose leases run out when the relay has looked for long enough to know who is lost."""
+    ids = [claimed(ledger) for _ in range(count)]
+    ledger.change_all(lease_until=db.now(60))
+    ledger.app.extensions["sight"] = Sight(1.0)
+    began = time.monotonic()
+    until(lambda: tick(ledger.app) == 0 and time.monotonic() > began + 0.5)
+    ledger.change_all(lease_until=db.now(-1))
+    return ids
 
 
 def claimed(ledger: Ledger, **options: Any) -> str:
@@ -67,13 +80,21 @@ def test_a_retrying_job_comes_on_when_its_time_has_come(still: Ledger) -> None:
 
 
 def test_a_lost_job_is_given_back_once_however_many_relays_tick(still: Ledger) -> None:
-    ids = [claimed(still) for _ in range(20)]
+    ids = claimed_by_lost_workers(still, 20)
     together(8, still.app)
     for job_id in ids:
         job = still.job(job_id)
         assert (job.state, job.losses, job.lease_until) == (JobState.QUEUED, 1, None)
         assert states(still, job_id) == ["queued", "running", "queued"]
     assert job.error == "worker a worker was lost"
+
+
+def test_a_relay_that_has_only_begun_to_look_takes_nobody_for_lost(clean: Place) -> None:
+    ledger = Ledger(clean.app(JOB_LEASE=2.0))
+    job_id = claimed(ledger)
+    assert tick(ledger.app) == 0
+    until(lambda: tick(ledger.app) == 1)
+    assert ledger.job(job_id).state is JobState.QUEUED
 
 
 def test_a_job_whose_worker_is_alive_is_left_to_it(still: Ledger) -> None:
@@ -84,7 +105,7 @@ def test_a_job_whose_worker_is_alive_is_left_to_it(still: Ledger) -> None:
 
 
 def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(still: Ledger) -> None:
-    job_id = claimed(still)
+    (job_id,) = claimed_by_lost_workers(still, 1)
     still.within(lambda s: jobs.cancel(s, job_id))
     tick(still.app)
     assert still.job(job_id).state is JobState.CANCELLED
