@@ -21,7 +21,6 @@ MOST = 10_000
 #: Seconds after which a call that is not done leaves the rest to the next one.
 PATIENCE = 5.0
 _AT_ONCE = 500
-_TRIES = 3
 _COUNTED_AT_ONCE = 10_000
 
 
@@ -116,7 +115,7 @@ def run(
     """Does it to all that match, newest first; those that arrive meanwhile are left alone.
 
     Of tasks that whoever acts may not use no job matches. A dry run only counts them. Raises
-    Invalid where there is no filter, or no job could match.
+    Invalid where there is no filter, or no job could match, and Unsure.
     """
     states = _states(action, filters, after)
     place = after.place if after else None
@@ -166,13 +165,10 @@ def _within_limits() -> list[ColumnElement[bool]]:
 def _do(database: db.Database, action: Action, found: Sequence[Place]) -> int:
     """How many of them it was done to."""
     ids = [place.id for place in found]
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            with database.session() as session:
-                done = action.verb(session, ids)
-                audit.record(session, action.name, None, jobs=done)
-                return done
-        except OperationalError as error:
-            if not (tries_left and db.is_deadlock(error)):
-                raise
-    raise AssertionError  # the last try returns or raises
+
+    def change(session: Session) -> int:
+        done = action.verb(session, ids)
+        audit.record(session, action.name, None, jobs=done)
+        return done
+
+    return database.run_here(change)

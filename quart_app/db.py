@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -21,6 +22,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.expression import BindParameter, bindparam
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from quart_app import mysql, sqlite
 from quart_app.errors import Unsure
@@ -77,7 +79,10 @@ def get() -> "Database":
 
 
 def prove(session: Session, is_there: Callable[[Session], bool]) -> None:
-    """Gives what tells, in a later session, whether this transaction was committed."""
+    """Gives what tells, in a later transaction, whether this one was committed.
+
+    It must wait for the end of this one, which may still be on its way: it reads with a lock.
+    """
     session.info["proof"] = is_there
 
 
@@ -132,6 +137,14 @@ class _AsyncEngines(NamedTuple):
     reading: AsyncEngine
 
 
+class _Door(NamedTuple):
+    """What the web and a thread differ in: how they wait."""
+
+    #: For a verb in a transaction of its own that may write, and may take so many seconds.
+    transact: Callable[[Callable[[Session], Any], float], Any]
+    sleep: Callable[[float], None]
+
+
 class Database:
     """The engines of one URL, made when first used, so that none crosses a fork."""
 
@@ -152,37 +165,59 @@ class Database:
     async def run(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
+        """Calls `verb(session, …)` in one transaction, anew where a deadlock or a cut undid it.
+
+        Raises Unsure while the database does not say what became of a commit that was cut off.
+        """
+        door = _Door(self._transact_in_loop, lambda seconds: await_only(asyncio.sleep(seconds)))
+        return await greenlet_spawn(self._run, door, lambda session: verb(session, *args, **kwargs))
+
+    def run_here(
+        self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, in a thread that may wait."""
+        door = _Door(self._transact_here, time.sleep)
+        return self._run(door, lambda session: verb(session, *args, **kwargs))
+
+    def _run(self, door: "_Door", verb: Callable[[Session], T]) -> T:
+        done: list[tuple[Session, T]] = []
+
+        def call(session: Session) -> None:
+            result = verb(session)
+            session.flush()
+            # Lest a commit that fails, though it has landed, empties the objects that are returned.
+            session.expunge_all()
+            done.append((session, result))
+
+        deadline = time.monotonic() + _PATIENCE
         for tries_left in reversed(range(_TRIES)):
-            is_done = False
+            done.clear()
             try:
-                async with self.transaction(self._async_engines.writing) as session:
-                    result = await session.run_sync(verb, *args, **kwargs)
-                    is_done = True
+                door.transact(call, _PATIENCE)
                 break
             except (DBAPIError, NoAnswer) as error:
-                if is_done and await self._has_landed(session.sync_session, error):
+                if done and _has_landed(door, done[0][0], error):
                     break
-                is_undone = is_deadlock(error) or (_is_cut_off(error) and not is_done)
-                if not (tries_left and is_undone):
+                is_undone = _is_deadlock(error) or (_is_cut_off(error) and not done)
+                if not (tries_left and is_undone and time.monotonic() < deadline):
                     raise
-        self._committed(session.sync_session)
+        session, result = done[0]
+        self._committed(session)
         return result
 
-    async def _has_landed(self, session: Session, error: Exception) -> bool:
-        """Whether a transaction was committed although its commit failed: asked, never guessed.
+    def _transact_in_loop(self, verb: Callable[[Session], T], patience: float) -> T:
+        """Within `greenlet_spawn`: other tasks go on while it waits."""
 
-        What tells is what `prove` was given. Raises Unsure while the database does not say.
-        """
-        proof = session.info.get("proof")
-        if proof is None or is_deadlock(error):
-            return False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ASK_FOR):
-                while True:
-                    with suppress(DBAPIError, NoAnswer):
-                        return bool(await self.read(proof))
-                    await asyncio.sleep(0.2)
-        raise Unsure from error
+        async def transact() -> T:
+            async with self.transaction(self._async_engines.writing, patience) as session:
+                return await session.run_sync(verb)
+
+        return await_only(transact())
+
+    def _transact_here(self, verb: Callable[[Session], T], _patience: float) -> T:
+        """The patience is the driver's, and the limits that the server sets to a statement."""
+        with self._transaction_here() as session:
+            return verb(session)
 
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -198,9 +233,11 @@ class Database:
                     raise
 
     @asynccontextmanager
-    async def transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+    async def transaction(
+        self, engine: AsyncEngine, patience: float = _PATIENCE
+    ) -> AsyncIterator[AsyncSession]:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(patience):
                 async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
                     yield session
         except TimeoutError:
@@ -209,11 +246,15 @@ class Database:
     @contextmanager
     def session(self, *, reading: bool = False) -> Iterator[Session]:
         """One transaction; `reading` promises not to write, and so never waits for a writer."""
+        with self._transaction_here(reading=reading) as session:
+            yield session
+        self._committed(session)
+
+    @contextmanager
+    def _transaction_here(self, *, reading: bool = False) -> Iterator[Session]:
         engine = self.engine.execution_options(begin="DEFERRED") if reading else self.engine
-        with Session(engine, expire_on_commit=False) as session:
-            with session.begin():
-                yield session
-            self._committed(session)
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
 
     def _committed(self, session: Session) -> None:
         for listener in self.after_commit:
@@ -300,8 +341,8 @@ class _BesideForks(Database):
     """SQLite in a process that forks: never open when a child comes to be."""
 
     @contextmanager
-    def session(self, *, reading: bool = False) -> Iterator[Session]:
-        with sqlite.no_fork, super().session(reading=reading) as session:
+    def _transaction_here(self, *, reading: bool = False) -> Iterator[Session]:
+        with sqlite.no_fork, super()._transaction_here(reading=reading) as session:
             yield session
 
     @property
@@ -310,7 +351,23 @@ class _BesideForks(Database):
         return super()._options | {"poolclass": NullPool, "connect_args": {"timeout": 3}}
 
 
-def is_deadlock(error: Exception) -> bool:
+def _has_landed(door: _Door, session: Session, error: Exception) -> bool:
+    """Whether a transaction was committed although its commit failed: asked, never guessed.
+
+    What tells is what `prove` was given. Raises Unsure while the database does not say.
+    """
+    proof = session.info.get("proof")
+    if proof is None or _is_deadlock(error):
+        return False
+    deadline = time.monotonic() + _ASK_FOR
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(DBAPIError, NoAnswer):
+            return bool(door.transact(proof, left))
+        door.sleep(0.2)
+    raise Unsure from error
+
+
+def _is_deadlock(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
     return bool(cause and cause.args and cause.args[0] == _DEADLOCK)
 

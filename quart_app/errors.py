@@ -54,7 +54,7 @@ class Unsure(Problem):
     def __init__(self) -> None:
         super().__init__(
             "The database went away just now: this may or may not have been carried out. Look, or"
-            " send it again with the same Idempotency-Key."
+            " send it again where that does no harm, as with the same Idempotency-Key."
         )
 
 

@@ -91,6 +91,10 @@ def timestamp(at: datetime) -> str:
 
 
 def _is_there(session: Session, event: NewEvent) -> bool:
-    """Its time tells it from the one that somebody else wrote with the same seq."""
+    """Its time tells it from the one that somebody else wrote with the same seq.
+
+    While the transaction that wrote it has not ended, its row is locked: this waits for that.
+    """
     same = (Event.job_id == event.job_id, Event.seq == event.seq, Event.at == event.at)
-    return session.scalar(select(Event.seq).where(*same)) is not None
+    kept = select(Event.seq).where(*same).with_for_update(read=True)
+    return session.scalar(kept) is not None

@@ -1,41 +1,47 @@
 """A commit whose answer is lost: what became of it is asked for, and never guessed."""
 
 import asyncio
+import re
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 from celery.app.trace import build_tracer
 from quart import Quart
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from quart_app import attempts, db, jobs, lists, nodes, submissions
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Unsure
-from quart_app.models import Job, JobState
+from quart_app.models import Job, JobState, Role
 from quart_app.newjobs import NewJob
 from quart_app.reporter import Run
 from quart_app.together import Late
 from tasks import outcomes
 from tests.book import ADD
-from tests.conftest import Place
+from tests.conftest import Caller, Place, make_token, speaking
 from tests.ledger import Ledger
 from tests.real import eventually, until
 
+BATCH = {"jobs": [{"task": ADD, "args": [number], "delay": 60} for number in range(3)]}
+_WRITES = re.compile(b"INSERT INTO|UPDATE jobs")
+
 
 class Cutter(threading.Thread):
-    """A proxy before MySQL that cuts the connection at a COMMIT, once it is told to."""
+    """A proxy before MySQL that cuts a connection at the COMMIT of a change, once told to."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self._server = socket.create_server(("127.0.0.1", 0))
         self._port, self.port = port, self._server.getsockname()[1]
         #: "before" the server gets the COMMIT, or "after" it has answered; "away" from then on.
+        #: When "late" the server gets it once `may_commit` is set.
         self.cut = ""
-        self.is_away = False
+        self.is_away, self.may_commit = False, threading.Event()
         #: While `passes` is not set nothing does, and nothing is closed; `holds` tells of that.
         self.passes, self.holds = threading.Event(), threading.Event()
         self.passes.set()
@@ -47,19 +53,22 @@ class Cutter(threading.Thread):
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def close(self) -> None:
+        self.may_commit.set()
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
     def _serve(self, client: socket.socket) -> None:
-        server = socket.create_connection(("127.0.0.1", self._port))
+        server, has_written = socket.create_connection(("127.0.0.1", self._port)), False
         with closing(client), closing(server):
             while not self.is_away:
                 for ready in select.select([client, server], [], [], 0.2)[0]:
                     data = ready.recv(65536)
                     self._wait()
-                    if ready is client and b"COMMIT" in data and self.cut:
-                        self._cut(data, server)
+                    is_end = ready is client and b"COMMIT" in data
+                    if is_end and has_written and self.cut:
+                        self._cut(data, client, server)
                         return
+                    has_written = not is_end and (has_written or _WRITES.search(data))
                     if not data:
                         return
                     (server if ready is client else client).sendall(data)
@@ -69,10 +78,13 @@ class Cutter(threading.Thread):
             self.holds.set()
             self.passes.wait(20)
 
-    def _cut(self, data: bytes, server: socket.socket) -> None:
+    def _cut(self, data: bytes, client: socket.socket, server: socket.socket) -> None:
         where, self.cut = self.cut, ""
         self.is_away = where.endswith("away")
-        if where.startswith("after"):
+        if where == "late":
+            client.close()
+            self.may_commit.wait(20)
+        if where.startswith(("after", "late")):
             server.sendall(data)
             server.recv(65536)
 
@@ -92,6 +104,14 @@ def behind(clean: Place, cutter: Cutter) -> Ledger:
     """The ledger, with the cutter before its database."""
     url = make_url(clean.database_url).set(port=cutter.port)
     return Ledger(clean.app(DATABASE_URL=url.render_as_string(hide_password=False)))
+
+
+@pytest.fixture
+async def caller(behind: Ledger) -> AsyncIterator[Caller]:
+    """Speaks to an application that has the cutter before its database."""
+    database = behind.app.extensions["db"]
+    yield speaking(behind.app, make_token(database, Role.OPERATOR))
+    await database.close()
 
 
 async def submit(ledger: Ledger, cutter: Cutter, cut: str) -> Job:
@@ -127,6 +147,84 @@ async def test_while_the_database_does_not_say_it_is_said_to_be_unknown(
 ) -> None:
     with pytest.raises(Unsure, match="may or may not have been carried out"):
         await submit(behind, cutter, "after, then away")
+
+
+async def test_who_asks_waits_until_the_commit_that_was_cut_off_has_ended(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    job = await once_it_waits(asyncio.create_task(submit(behind, cutter, "late")), cutter, clean)
+    assert [kept.id for kept in Ledger(clean.app()).jobs()] == [job.id]
+
+
+async def test_a_commit_that_does_not_end_is_said_to_be_unknown(
+    behind: Ledger, cutter: Cutter, clean: Place
+) -> None:
+    with pytest.raises(Unsure):
+        await submit(behind, cutter, "late")
+    cutter.may_commit.set()
+    await eventually(lambda: asyncio.to_thread(Ledger(clean.app()).jobs))
+
+
+async def test_a_batch_that_was_committed_is_accepted_although_its_answer_was_lost(
+    caller: Caller, cutter: Cutter, clean: Place
+) -> None:
+    cutter.cut = "after"
+    answer = await caller.post("/api/jobs/batch", json=BATCH)
+    assert answer.status_code == 202
+    kept = Ledger(clean.app()).jobs()
+    assert (await answer.get_json())["ids"] == [job.id for job in kept]
+    assert len(kept) == 3
+
+
+async def test_a_batch_waits_until_the_commit_that_was_cut_off_has_ended(
+    caller: Caller, cutter: Cutter, clean: Place
+) -> None:
+    cutter.cut = "late"
+    asked = asyncio.create_task(caller.post("/api/jobs/batch", json=BATCH))
+    assert (await once_it_waits(asked, cutter, clean)).status_code == 202
+    assert len(Ledger(clean.app()).jobs()) == 3
+
+
+@pytest.mark.parametrize(
+    ("cut", "title"),
+    [("before", "Service Unavailable"), ("after, then away", "Outcome unknown")],
+)
+async def test_of_a_batch_it_is_said_what_is_known(
+    caller: Caller, cutter: Cutter, clean: Place, cut: str, title: str
+) -> None:
+    cutter.cut = cut
+    answer = await caller.post("/api/jobs/batch", json=BATCH)
+    assert (answer.status_code, (await answer.get_json())["title"]) == (503, title)
+    assert len(Ledger(clean.app()).jobs()) == (0 if cut == "before" else 3)
+
+
+async def test_a_job_is_shown_as_cancelled_although_the_answer_was_lost(
+    caller: Caller, cutter: Cutter
+) -> None:
+    batch = await caller.post("/api/jobs/batch", json=BATCH)
+    (first, *_) = (await batch.get_json())["ids"]
+    cutter.cut = "after"
+    answer = await caller.post(f"/api/jobs/{first}/cancel")
+    assert (answer.status_code, (await answer.get_json())["state"]) == (202, "cancelled")
+
+
+async def test_many_jobs_are_cancelled_although_the_answer_was_lost(
+    caller: Caller, cutter: Cutter
+) -> None:
+    await caller.post("/api/jobs/batch", json=BATCH)
+    cutter.cut = "after"
+    answer = await caller.post("/api/jobs/cancel", json={"task": ADD})
+    done = {"matched": 3, "done": 3, "refused": 0, "next": None}
+    assert (answer.status_code, await answer.get_json()) == (202, done)
+
+
+async def test_of_many_that_are_cancelled_it_is_said_that_the_outcome_is_unknown(
+    caller: Caller, cutter: Cutter
+) -> None:
+    await caller.post("/api/jobs/batch", json=BATCH)
+    cutter.cut = "after, then away"
+    answer = await caller.post("/api/jobs/cancel", json={"task": ADD})
+    assert (answer.status_code, (await answer.get_json())["title"]) == (503, "Outcome unknown")
 
 
 async def test_all_who_share_a_transaction_hear_that_it_is_unknown(
@@ -165,6 +263,19 @@ async def test_a_request_waits_for_a_frozen_database_for_so_long_and_hears_what_
         await app.extensions["db"].close()
     # The second one may have been carried out, as was said; and it has been.
     assert {job.args[0] for job in kept.jobs} == {1, 2, 4}
+
+
+async def once_it_waits(asked: asyncio.Task[Any], cutter: Cutter, place: Place) -> Any:
+    """What it comes to, when the commit goes on once somebody waits for its rows."""
+    waiting = text("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+
+    async def waits() -> bool:
+        with place.database.session(reading=True) as session:
+            return asked.done() or session.execute(waiting).one()[1] != "0"
+
+    await eventually(waits)
+    cutter.may_commit.set()
+    return await asked
 
 
 async def submit_shared(number: int) -> Job:

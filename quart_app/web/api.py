@@ -65,7 +65,13 @@ async def submit_by_name(name: str) -> Any:
 @document_response(answers.Ids, 202)
 @document_request(schemas.Batch)
 async def submit_batch() -> Any:
-    """Accepts all of the jobs or none."""
+    """Accepts all of the jobs or none.
+
+    An `Idempotency-Key` is refused, since it goes with one job at a time; jobs that have a
+    `unique_key` are made once while they live.
+    """
+    if "Idempotency-Key" in request.headers:
+        raise Invalid("Idempotency-Key", "goes with one job at a time, and not with a batch")
     # Thousands of jobs are seconds of work: in a thread they stop no other request.
     ids = await asyncio.to_thread(_accept_batch, await request.get_json())
     return {"ids": ids}, 202
@@ -135,8 +141,11 @@ async def _body_or(default: Any) -> Any:
 
 def _accept_batch(body: Any) -> Sequence[str]:
     wanted = [NewJob(**dict(one)) for one in schemas.read(schemas.Batch, body).jobs]
-    with db.session() as session:
-        return [job.id for job in jobs.submit_many(session, wanted)]
+    return db.get().run_here(_submit_many, wanted)
+
+
+def _submit_many(session: Session, wanted: Sequence[NewJob]) -> Sequence[str]:
+    return [job.id for job in jobs.submit_many(session, wanted)]
 
 
 def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:

@@ -164,6 +164,14 @@ async def test_a_batch_of_more_than_ten_thousand_is_refused(client: Any) -> None
     assert (await answer.get_json())["field"] == "jobs"
 
 
+async def test_a_batch_takes_no_idempotency_key(client: Any) -> None:
+    headers = {"Idempotency-Key": "once"}
+    answer = await client.post("/api/jobs/batch", json={"jobs": [{"task": ADD}]}, headers=headers)
+    assert answer.status_code == 422
+    assert (await answer.get_json())["field"] == "Idempotency-Key"
+    assert await count(client) == 0
+
+
 async def test_a_big_batch_holds_nobody_up(http: httpx.AsyncClient) -> None:
     wanted = [{"task": ADD, "args": [number], "delay": 3600} for number in range(10_000)]
     batch = asyncio.create_task(http.post("/api/jobs/batch", json={"jobs": wanted}))
