@@ -68,7 +68,7 @@ class Cutter(threading.Thread):
                     if is_end and has_written and self.cut:
                         self._cut(data, client, server)
                         return
-                    has_written = not is_end and (has_written or _WRITES.search(data))
+                    has_written = not is_end and (has_written or bool(_WRITES.search(data)))
                     if not data:
                         return
                     (server if ready is client else client).sendall(data)
