@@ -177,7 +177,15 @@ def _queue(new: NewJob, task: Task) -> str:
         raise Invalid(
             "queue", "expected up to 100 letters, digits, dots or dashes, no reserved name"
         )
+    _check_is_configured(name)
     return str(name)
+
+
+def _check_is_configured(queue: str) -> None:
+    """Where Celery is not to make queues by itself, it makes no message for any other."""
+    queues = current_app.extensions["celery"].amqp.queues
+    if not (queues.create_missing or queue in queues):
+        raise Invalid("queue", f"expected one of {', '.join(sorted(queues))}")
 
 
 def _within(field: str, value: float, low: int, high: int) -> Any:

@@ -6,7 +6,7 @@ It may run in any number of processes at once, since each step is a conditional 
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 from quart import Quart, current_app
@@ -132,11 +132,13 @@ def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str
     for start in range(0, len(unheard), _MOST_RINGS):  # a list without end no database takes
         with database.session() as session:
             rings = _take(session, unheard[start : start + _MOST_RINGS])
-        if rings and not broker.push(rings):
+        taken = broker.push(rings)
+        rung += len(taken or ())
+        if left := set(rings).difference(taken or ()):
             with database.session() as session:
-                _put_back(session, rings)
+                _put_back(session, left)
+        if taken is None:
             break
-        rung += len(rings)
     return rung
 
 
@@ -211,7 +213,7 @@ def _take(session: Session, found: Sequence[_Card]) -> list[Ring]:
     return [publisher.ring_for(job) for job in found if job.id in mine]
 
 
-def _put_back(session: Session, rings: Sequence[Ring]) -> None:
+def _put_back(session: Session, rings: Set[Ring]) -> None:
     ids = sorted(ring.job_id for ring in rings)
     queued = update(Job).where(Job.id.in_(ids), Job.state == JobState.QUEUED)
     session.execute(queued.values(published_at=None, rings=Job.rings - 1))

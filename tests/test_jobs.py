@@ -338,6 +338,13 @@ def test_a_job_goes_where_celerys_routes_send_its_task(clean: Place) -> None:
     assert ledger.job(ledger.submit("add", 1, queue="named")).queue == "named"
 
 
+def test_a_queue_that_celery_is_not_to_make_is_refused(clean: Place) -> None:
+    ledger = Ledger(clean.app(CELERY_TASK_CREATE_MISSING_QUEUES=False))
+    with pytest.raises(Invalid, match="queue: expected one of celery"):
+        ledger.submit("add", 1, queue="nowhere")
+    assert ledger.job(ledger.submit("add", 1)).queue == "celery"
+
+
 @pytest.mark.parametrize(
     "queue",
     ["unacked", "unacked_index", "_kombu.binding.celery", "x.pidbox", "quartermaster:job:1"],
