@@ -73,7 +73,7 @@ class Relay(threading.Thread):
 
 def tick(database: db.Database, broker: Publisher) -> int:
     """Does what is to be done now; how many jobs it touched. Called within an app context."""
-    lost = _see_to_ended_nodes(database)
+    lost = see_to_ended_nodes(database)
     with database.session(reading=True) as session:
         due, silent = _due(session), rescue.silent(session, _MOST_A_TICK)
         queues = _queues(session)
@@ -85,7 +85,7 @@ def tick(database: db.Database, broker: Publisher) -> int:
     return lost + len(due) + len(silent) + _ring_unheard(database, broker, queues)
 
 
-def _see_to_ended_nodes(database: db.Database) -> int:
+def see_to_ended_nodes(database: db.Database) -> int:
     """Gives back at once what the nodes of this machine ran that have ended; how many jobs."""
     found = 0
     for boot in lifelines.ended(current_app.config["VAR_DIR"]):
