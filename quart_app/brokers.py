@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from celery import Celery
 from kombu.resource import Resource
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -47,11 +46,11 @@ class Broker(Protocol):
         """Leaves it."""
 
 
-def broker(celery: Celery, url: str, timeout: float) -> Broker:
+def broker(foundry: Foundry, url: str, timeout: float) -> Broker:
     """Connects when first used; `timeout` in seconds."""
     if url.startswith(_REDIS_SCHEMES) and ";" not in url:
-        return RedisBroker(celery, url, timeout)
-    return KombuBroker(celery, url, timeout)
+        return RedisBroker(foundry, url, timeout)
+    return KombuBroker(foundry, url, timeout)
 
 
 def connect(url: str, timeout: float) -> Redis:
@@ -64,8 +63,8 @@ def connect(url: str, timeout: float) -> Redis:
 class RedisBroker:
     """Pushes the bytes that kombu would push, many in one exchange."""
 
-    def __init__(self, celery: Celery, url: str, timeout: float) -> None:
-        self._foundry = Foundry(celery)
+    def __init__(self, foundry: Foundry, url: str, timeout: float) -> None:
+        self._foundry = foundry
         self._redis = connect(redis_py_url(url), timeout)
 
     def cast(self, ring: Ring) -> tuple[str, bytes]:
@@ -112,9 +111,9 @@ def _is_refusal(reply: Any) -> bool:
 class KombuBroker:
     """Publishes by kombu, over connections of its own with a deadline."""
 
-    def __init__(self, celery: Celery, url: str, timeout: float) -> None:
-        self._celery, self._url, self._timeout = celery, url, timeout
-        self._foundry = Foundry(celery)
+    def __init__(self, foundry: Foundry, url: str, timeout: float) -> None:
+        self._foundry, self._celery = foundry, foundry.celery
+        self._url, self._timeout = url, timeout
 
     def cast(self, ring: Ring) -> dict[str, Any]:
         return message(self._celery, ring)

@@ -83,7 +83,6 @@ class Publisher:
     def __init__(self, app: Quart) -> None:
         self.database: db.Database = app.extensions["db"]
         self.celery = app.extensions["celery"]
-        self.foundry = Foundry(self.celery)
         self.timeout: float = app.config["PUBLISH_TIMEOUT"]
         self._redis_url: str = app.config["REDIS_URL"]
         self._broker_url: str = app.config["CELERY_BROKER_URL"]
@@ -165,7 +164,8 @@ class Publisher:
     def forget_connections(self) -> None:
         """In a forked child: the parent's thread and sockets are not its own."""
         self.__dict__.pop("_thread", None)
-        self.broker = brokers.broker(self.celery, self._broker_url, self.timeout)
+        self.foundry = Foundry(self.celery)  # what it has made names the parent as its origin
+        self.broker = brokers.broker(self.foundry, self._broker_url, self.timeout)
         self.live = brokers.connect(self._redis_url, self.timeout)
         self._lock = threading.Lock()
         self._pending: deque[Ring | Frame] = deque()

@@ -120,7 +120,7 @@ def test_what_was_rung_before_the_broker_was_away_is_soon_rung_again(still: Ledg
     assert tick(still.app) == 0
     publisher = still.app.extensions["publisher"]
     there = publisher.broker
-    publisher.broker = brokers.broker(publisher.celery, "redis://127.0.0.1:1/0", 1)
+    publisher.broker = brokers.broker(publisher.foundry, "redis://127.0.0.1:1/0", 1)
     assert tick(still.app) == 0
     publisher.broker = there
     assert tick(still.app) == 1
