@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from celery import Celery
 from kombu.resource import Resource
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -31,7 +30,10 @@ class Waiting:
 class Broker(Protocol):
     """Each call answers within the broker's deadline, or raises what its library raises."""
 
-    def push(self, rings: Sequence[Ring]) -> dict[str, int]:
+    def cast(self, ring: Ring) -> Any:
+        """The message to push; raises whatever a route or a receiver of Celery's signals raises."""
+
+    def push(self, cast: Sequence[tuple[Ring, Any]]) -> dict[str, int]:
         """How many messages wait afterwards in the list of each queue, as far as it tells."""
 
     def waiting(self, queue: str) -> Waiting:
@@ -44,11 +46,11 @@ class Broker(Protocol):
         """Leaves it."""
 
 
-def broker(celery: Celery, url: str, timeout: float) -> Broker:
+def broker(foundry: Foundry, url: str, timeout: float) -> Broker:
     """Connects when first used; `timeout` in seconds."""
     if url.startswith(_REDIS_SCHEMES) and ";" not in url:
-        return RedisBroker(celery, url, timeout)
-    return KombuBroker(celery, url, timeout)
+        return RedisBroker(foundry, url, timeout)
+    return KombuBroker(foundry, url, timeout)
 
 
 def connect(url: str, timeout: float) -> Redis:
@@ -61,19 +63,22 @@ def connect(url: str, timeout: float) -> Redis:
 class RedisBroker:
     """Pushes the bytes that kombu would push, many in one exchange."""
 
-    def __init__(self, celery: Celery, url: str, timeout: float) -> None:
-        self._foundry = Foundry(celery)
+    def __init__(self, foundry: Foundry, url: str, timeout: float) -> None:
+        self._foundry = foundry
         self._redis = connect(redis_py_url(url), timeout)
 
-    def push(self, rings: Sequence[Ring]) -> dict[str, int]:
+    def cast(self, ring: Ring) -> tuple[str, bytes]:
+        return self._foundry.cast(ring)
+
+    def push(self, cast: Sequence[tuple[Ring, Any]]) -> dict[str, int]:
         pipe = self._redis.pipeline(transaction=False)
-        for ring in rings:
-            pipe.lpush(*self._foundry.cast(ring))
+        for _, (key, text) in cast:
+            pipe.lpush(key, text)
         replies = pipe.execute(raise_on_error=False)
         if refused := next(filter(_is_refusal, replies), None):
             raise refused
-        lengths = zip(rings, replies, strict=True)
-        return {ring.queue: length for ring, length in lengths if isinstance(length, int)}
+        lengths = zip(cast, replies, strict=True)
+        return {ring.queue: length for (ring, _), length in lengths if isinstance(length, int)}
 
     def waiting(self, queue: str) -> Waiting:
         lists = self._foundry.lists(queue)
@@ -106,17 +111,20 @@ def _is_refusal(reply: Any) -> bool:
 class KombuBroker:
     """Publishes by kombu, over connections of its own with a deadline."""
 
-    def __init__(self, celery: Celery, url: str, timeout: float) -> None:
-        self._celery, self._url, self._timeout = celery, url, timeout
-        self._foundry = Foundry(celery)
+    def __init__(self, foundry: Foundry, url: str, timeout: float) -> None:
+        self._foundry, self._celery = foundry, foundry.celery
+        self._url, self._timeout = url, timeout
 
-    def push(self, rings: Sequence[Ring]) -> dict[str, int]:
+    def cast(self, ring: Ring) -> dict[str, Any]:
+        return message(self._celery, ring)
+
+    def push(self, cast: Sequence[tuple[Ring, Any]]) -> dict[str, int]:
         once = {"retry": False, "timeout": self._timeout, "confirm_timeout": self._timeout}
         with self._pool.acquire(block=True, timeout=self._timeout) as connection:
             try:
                 producer = self._celery.amqp.Producer(connection, auto_declare=False)
-                for ring in rings:
-                    producer.publish(**message(self._celery, ring) | once)
+                for _, published in cast:
+                    producer.publish(**published | once)
             except Exception:
                 connection.collect()  # the next one connects anew
                 raise

@@ -1,11 +1,10 @@
 """One database, two doors: `await db.run(verb, …)` in the web, `with db.session()` in a worker."""
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
@@ -25,7 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from quart_app import mysql, sqlite
-from quart_app.errors import Unsure
+from quart_app.commits import PATIENCE, TRIES, Door, carry_out, is_cut_off
 from quart_app.models import Time
 
 P = ParamSpec("P")
@@ -35,14 +34,6 @@ T = TypeVar("T")
 AWAY = (OperationalError, InterfaceError, NoAnswer)
 #: Called with the session once its transaction has been committed; must return at once.
 Listener = Callable[[Session], None]
-
-_DEADLOCK = 1213
-_PATIENCE = 20  # seconds for all that a verb does, or for one answer to a worker
-_TRIES = 3
-#: Seconds for which a database that comes back is asked what became of a commit.
-_ASK_FOR = 5.0
-
-logger = logging.getLogger(__name__)
 
 
 def init_app(app: Quart) -> "Database":
@@ -76,14 +67,6 @@ def get() -> "Database":
     """The database of the current application."""
     database: Database = current_app.extensions["db"]
     return database
-
-
-def prove(session: Session, is_there: Callable[[Session], bool]) -> None:
-    """Gives what tells, in a later transaction, whether this one was committed.
-
-    It must wait for the end of this one, which may still be on its way: it reads with a lock.
-    """
-    session.info["proof"] = is_there
 
 
 def beside_forks(app: Quart) -> "Database":
@@ -137,14 +120,6 @@ class _AsyncEngines(NamedTuple):
     reading: AsyncEngine
 
 
-class _Door(NamedTuple):
-    """What the web and a thread differ in: how they wait."""
-
-    #: For a verb in a transaction of its own that may write, and may take so many seconds.
-    transact: Callable[[Callable[[Session], Any], float], Any]
-    sleep: Callable[[float], None]
-
-
 class Database:
     """The engines of one URL, made when first used, so that none crosses a fork."""
 
@@ -165,43 +140,20 @@ class Database:
     async def run(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Calls `verb(session, …)` in one transaction, anew where a deadlock or a cut undid it.
-
-        Raises Unsure while the database does not say what became of a commit that was cut off.
-        """
-        door = _Door(self._transact_in_loop, lambda seconds: await_only(asyncio.sleep(seconds)))
-        return await greenlet_spawn(self._run, door, lambda session: verb(session, *args, **kwargs))
+        """As `commits.carry_out`, and tells who listens once it is committed."""
+        door = Door(self._transact_in_loop, lambda seconds: await_only(asyncio.sleep(seconds)))
+        session, result = await greenlet_spawn(
+            carry_out, door, lambda session: verb(session, *args, **kwargs)
+        )
+        self._committed(session)
+        return result
 
     def run_here(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As `run`, in a thread that may wait."""
-        door = _Door(self._transact_here, time.sleep)
-        return self._run(door, lambda session: verb(session, *args, **kwargs))
-
-    def _run(self, door: "_Door", verb: Callable[[Session], T]) -> T:
-        done: list[tuple[Session, T]] = []
-
-        def call(session: Session) -> None:
-            result = verb(session)
-            session.flush()
-            # Lest a commit that fails, though it has landed, empties the objects that are returned.
-            session.expunge_all()
-            done.append((session, result))
-
-        deadline = time.monotonic() + _PATIENCE
-        for tries_left in reversed(range(_TRIES)):
-            done.clear()
-            try:
-                door.transact(call, _PATIENCE)
-                break
-            except (DBAPIError, NoAnswer) as error:
-                if done and _has_landed(door, done[0][0], error):
-                    break
-                is_undone = _is_deadlock(error) or (_is_cut_off(error) and not done)
-                if not (tries_left and is_undone and time.monotonic() < deadline):
-                    raise
-        session, result = done[0]
+        door = Door(self._transact_here, time.sleep)
+        session, result = carry_out(door, lambda session: verb(session, *args, **kwargs))
         self._committed(session)
         return result
 
@@ -222,19 +174,19 @@ class Database:
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        tries_left = _TRIES
+        tries_left = TRIES
         while True:
             tries_left -= 1
             try:
                 async with self.transaction(self._async_engines.reading) as session:
                     return await session.run_sync(verb, *args, **kwargs)
             except DBAPIError as error:
-                if not (tries_left and _is_cut_off(error)):
+                if not (tries_left and is_cut_off(error)):
                     raise
 
     @asynccontextmanager
     async def transaction(
-        self, engine: AsyncEngine, patience: float = _PATIENCE
+        self, engine: AsyncEngine, patience: float = PATIENCE
     ) -> AsyncIterator[AsyncSession]:
         try:
             async with asyncio.timeout(patience):
@@ -268,7 +220,7 @@ class Database:
         if "poolclass" not in options:  # a thread that waited for another's would keep no lease
             options["max_overflow"] = -1
         if not self.is_sqlite:  # the limits of statements are the server's, and it may be cut off
-            limits = {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
+            limits = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
             options["connect_args"] |= limits | self.encryption
         engine = create_engine(self._driven_by(driver), **options)
         self._prepare(engine)
@@ -349,29 +301,3 @@ class _BesideForks(Database):
     def _options(self) -> dict[str, Any]:
         # A fork waits as long as this one does for other writers.
         return super()._options | {"poolclass": NullPool, "connect_args": {"timeout": 3}}
-
-
-def _has_landed(door: _Door, session: Session, error: Exception) -> bool:
-    """Whether a transaction was committed although its commit failed: asked, never guessed.
-
-    What tells is what `prove` was given. Raises Unsure while the database does not say.
-    """
-    proof = session.info.get("proof")
-    if proof is None or _is_deadlock(error):
-        return False
-    deadline = time.monotonic() + _ASK_FOR
-    while (left := deadline - time.monotonic()) > 0:
-        with suppress(DBAPIError, NoAnswer):
-            return bool(door.transact(proof, left))
-        door.sleep(0.2)
-    raise Unsure from error
-
-
-def _is_deadlock(error: Exception) -> bool:
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    return bool(cause and cause.args and cause.args[0] == _DEADLOCK)
-
-
-def _is_cut_off(error: Exception) -> bool:
-    """Whether a connection was found dead, so that what it was to do is undone."""
-    return isinstance(error, DBAPIError) and error.connection_invalidated

@@ -8,7 +8,7 @@ import base64
 import json
 import uuid
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +23,8 @@ from kombu.utils.json import dumps
 # Stand in a template where a job's own id and delivery tag go.
 _ID = "00000000-0000-7000-8000-000000000000"
 _TAG = "00000000-0000-4000-8000-000000000000"
+#: Templates that are kept: clients may name any number of queues.
+_MOST_TEMPLATES = 1_000
 
 #: What kombu is told about publishing, and does not write into a message.
 _NOT_SENT = frozenset({
@@ -47,16 +49,13 @@ class Foundry:
 
     def __init__(self, celery: Celery) -> None:
         self.celery = celery
-        self._templates: dict[tuple[str, str, int], tuple[str, bytes]] = {}
+        self._template = lru_cache(_MOST_TEMPLATES)(self._make_template)
 
     def cast(self, ring: Ring) -> tuple[str, bytes]:
         """The list and the bytes to push on it."""
         if before_task_publish.receivers:  # they may write into each message
             return self._make(ring, str(uuid.uuid4()))
-        kind = (ring.task, ring.queue, ring.priority)
-        if kind not in self._templates:
-            self._templates[kind] = self._make(Ring(_ID, *kind), _TAG)
-        key, template = self._templates[kind]
+        key, template = self._template(ring.task, ring.queue, ring.priority)
         tag = str(uuid.uuid4()).encode()
         return key, template.replace(_ID.encode(), ring.job_id.encode()).replace(_TAG.encode(), tag)
 
@@ -67,6 +66,9 @@ class Foundry:
     def list_of(self, ring: Ring) -> str:
         """The list where a doorbell waits."""
         return self._key(ring.queue, ring.priority)
+
+    def _make_template(self, task: str, queue: str, priority: int) -> tuple[str, bytes]:
+        return self._make(Ring(_ID, task, queue, priority), _TAG)
 
     def _make(self, ring: Ring, tag: str) -> tuple[str, bytes]:
         return self.list_of(ring), redis_payload(message(self.celery, ring), tag)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Row, Table, insert, select
 from sqlalchemy.orm import Session
 
-from quart_app import db
+from quart_app import commits
 from quart_app.models import Event, Job, JobState
 
 #: A JSON object: job, seq, at, type and what its type carries.
@@ -34,7 +34,7 @@ def record(session: Session, new: Sequence[NewEvent]) -> None:
         return
     values = [event._asdict() for event in new]
     session.execute(_INSERT, values if len(values) > 1 else values[0])
-    db.prove(session, partial(_is_there, event=new[-1]))
+    commits.prove(session, partial(_is_there, event=new[-1]))
     announce(session, [frame(event) for event in new])
 
 
@@ -45,7 +45,7 @@ def of_state(job: Job | Row[Any], at: datetime, said: Mapping[str, Any] | None =
 
 
 def announce(session: Session, frames: Sequence[Frame]) -> None:
-    session.info.setdefault("frames", []).extend(frames)
+    commits.leave(session, "frames", *frames)
 
 
 def since(session: Session, job_id: str, after: int = 0, limit: int | None = None) -> list[Frame]:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.exc import IntegrityError
@@ -89,12 +89,10 @@ def get(session: Session, job_id: str) -> Job:
 def cancel(session: Session, job_id: str) -> Job:
     """Final for a waiting job; a running one is asked to stop; Conflict when it has ended."""
     actors.check(get(session, job_id).task)
-    moved = _CANCEL(session, job_id, CANCELLED)
-    if moved:
-        depths.forget(moved.Job.queue)
-    elif not _ask_to_stop(session, job_id):
+    # Its worker may give it back, or postpone it, between the two questions: both once more then.
+    job = _stop(session, job_id) or _stop(session, job_id)
+    if job is None:
         raise Conflict(f"The job has {get(session, job_id).state} already.")
-    job: Job = moved.Job if moved else get(session, job_id)
     audit.record(session, "job.cancel", job.id, task=job.task)
     return job
 
@@ -196,6 +194,14 @@ def again() -> Mapping[str, Any]:
 #: Both read the job anew.
 _CANCEL = Move(JobState.CANCELLED, from_=WAITING, of=(Job,), **over())
 _QUEUE_AGAIN = Move(JobState.QUEUED, from_=RETRYABLE, of=(Job,), **again())
+
+
+def _stop(session: Session, job_id: str) -> Job | None:
+    """Cancels a job that waits, or asks one that runs to stop; None when it is in neither state."""
+    if moved := _CANCEL(session, job_id, CANCELLED):
+        depths.forget(moved.Job.queue)
+        return cast("Job", moved.Job)
+    return get(session, job_id) if _ask_to_stop(session, job_id) else None
 
 
 def _key_is_taken(job: Job) -> Conflict:

@@ -37,7 +37,10 @@ def ended(var: Path) -> Iterator[str]:
         try:
             with path.open() as line:
                 fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield path.name
-                path.unlink(missing_ok=True)
+                try:
+                    yield path.name
+                    path.unlink(missing_ok=True)
+                finally:  # a child that was forked meanwhile has it open as well
+                    fcntl.flock(line, fcntl.LOCK_UN)
         except (BlockingIOError, FileNotFoundError):
             continue  # it lives, or another process is just seeing to it

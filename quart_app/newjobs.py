@@ -180,7 +180,16 @@ def _broken(text: str) -> bool:
 
 
 def _queue(new: NewJob, task: Task) -> str:
-    return check_queue(new.queue or task.destination)
+    name = check_queue(new.queue or task.destination)
+    _check_is_configured(name)
+    return name
+
+
+def _check_is_configured(queue: str) -> None:
+    """Where Celery is not to make queues by itself, it makes no message for any other."""
+    queues = current_app.extensions["celery"].amqp.queues
+    if not (queues.create_missing or queue in queues):
+        raise Invalid("queue", f"expected one of {', '.join(sorted(queues))}")
 
 
 def _within(field: str, value: float, low: int, high: int) -> Any:

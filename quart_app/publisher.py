@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from sqlalchemy import Row, update
 from sqlalchemy.orm import Session
 
-from quart_app import brokers, db
+from quart_app import brokers, commits, db
 from quart_app.brokers import Waiting
 from quart_app.doorbell import Foundry, Ring
 from quart_app.events import Frame
@@ -70,7 +70,7 @@ def get() -> "Publisher":
 def ring(session: Session, job: Job | Row[Any]) -> None:
     """Has the job's doorbell rung once the transaction has been committed."""
     if get().has_room(job.queue):
-        session.info.setdefault("rings", []).append(ring_for(job))
+        commits.leave(session, "rings", ring_for(job))
 
 
 def ring_for(job: Job | Row[*tuple[Any, ...]]) -> Ring:
@@ -83,7 +83,6 @@ class Publisher:
     def __init__(self, app: Quart) -> None:
         self.database: db.Database = app.extensions["db"]
         self.celery = app.extensions["celery"]
-        self.foundry = Foundry(self.celery)
         self.timeout: float = app.config["PUBLISH_TIMEOUT"]
         self._redis_url: str = app.config["REDIS_URL"]
         self._broker_url: str = app.config["CELERY_BROKER_URL"]
@@ -96,7 +95,8 @@ class Publisher:
         self.back_at: datetime | None = None
         self._full_until: dict[str, float] = {}
         self._busy = False
-        self._quiet_until = self._silent_until = 0.0
+        self._quiet_until: dict[str, float] = {}
+        self._silent_until = 0.0
         self.forget_connections()
 
     def has_room(self, queue: str) -> bool:
@@ -105,7 +105,7 @@ class Publisher:
 
     def committed(self, session: Session) -> None:
         """After a commit: takes what it left to be rung and announced, and returns at once."""
-        left = [*session.info.pop("rings", []), *session.info.pop("frames", [])]
+        left = [*commits.taken(session, "rings"), *commits.taken(session, "frames")]
         if not left:
             return
         with self._lock:
@@ -114,16 +114,20 @@ class Publisher:
                 self._thread.submit(self._drain)
             self._busy = True
 
-    def push(self, rings: Sequence[Ring]) -> bool:
-        """Rings now, in the caller's thread; False when the broker did not take them in time."""
+    def push(self, rings: Sequence[Ring]) -> Sequence[Ring] | None:
+        """Rings now, in the caller's thread; None when the broker did not take them in time.
+
+        What was rung is returned: what no message can be made of waits, and holds up no other.
+        """
+        cast = [(ring, made) for ring in rings if (made := self._cast(ring))]
         try:
-            for queue, length in self.broker.push(rings).items():
+            for queue, length in self.broker.push(cast).items() if cast else ():
                 self._note_length(queue, length)
         except Exception as error:  # whatever a broker's library raises: the relay tries again
-            self.failures["messages"] += len(rings)
-            self._warn(f"{len(rings)} messages", error)
-            return False
-        return True
+            self.failures["messages"] += len(cast)
+            self._warn("The broker did not take %s: %s", f"{len(cast)} messages", error)
+            return None
+        return [ring for ring, _ in cast]
 
     def announce(self, frames: Sequence[Frame]) -> bool:
         """Sends the frames to whoever follows their jobs; False when Redis did not take them."""
@@ -137,7 +141,7 @@ class Publisher:
             pipe.execute()
         except Exception as error:
             self.failures["frames"] += len(frames)
-            self._warn(f"{len(frames)} frames", error)
+            self._warn("The broker did not take %s: %s", f"{len(frames)} frames", error)
             return False
         return True
 
@@ -148,7 +152,7 @@ class Publisher:
             try:
                 found[queue] = self.broker.waiting(queue)
             except ResponseError as error:  # something else lies under its name: the rest go on
-                self._warn(f"queue {queue}", error)
+                self._warn("The broker did not take %s: %s", f"queue {queue}", error)
             else:
                 self._note_length(queue, found[queue].count)
         return found
@@ -160,7 +164,8 @@ class Publisher:
     def forget_connections(self) -> None:
         """In a forked child: the parent's thread and sockets are not its own."""
         self.__dict__.pop("_thread", None)
-        self.broker = brokers.broker(self.celery, self._broker_url, self.timeout)
+        self.foundry = Foundry(self.celery)  # what it has made names the parent as its origin
+        self.broker = brokers.broker(self.foundry, self._broker_url, self.timeout)
         self.live = brokers.connect(self._redis_url, self.timeout)
         self._lock = threading.Lock()
         self._pending: deque[Ring | Frame] = deque()
@@ -181,15 +186,23 @@ class Publisher:
         while batch := self._take():
             rings = [item for item in batch if isinstance(item, Ring) and self.has_room(item.queue)]
             frames = [item for item in batch if not isinstance(item, Ring)]
-            rung = not rings or self.push(rings)
+            rung = self.push(rings)
             if frames and time.monotonic() >= self._silent_until and not self.announce(frames):
                 self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
-            if not rung:
+            if rung is None:
                 self._leave_to_the_relay()
-            elif rings:
-                self._note(rings)
+            elif rung:
+                self._note(rung)
             else:
                 time.sleep(_PAUSE)
+
+    def _cast(self, ring: Ring) -> Any:
+        try:
+            return self.broker.cast(ring)
+        except Exception as error:  # whatever a route raises: an unknown queue, say
+            self.failures["messages"] += 1
+            self._warn("No message can be made of %s: %s", f"job {ring.job_id}", error)
+            return None
 
     def _leave_to_the_relay(self) -> None:
         """What is pending would only wait for another deadline."""
@@ -216,11 +229,11 @@ class Publisher:
         elif length < self.most_doorbells // 2:
             self._full_until.pop(queue, None)
 
-    def _warn(self, what: str, error: Exception) -> None:
+    def _warn(self, text: str, what: str, error: Exception) -> None:
         # Once in a while: a broker that is away would else fill the log.
-        if time.monotonic() > self._quiet_until:
-            self._quiet_until = time.monotonic() + 10
-            logger.warning("The broker did not take %s: %s", what, type(error).__name__)
+        if time.monotonic() > self._quiet_until.get(text, 0.0):
+            self._quiet_until[text] = time.monotonic() + 10
+            logger.warning(text, what, type(error).__name__)
 
 
 def _brief(frame: Frame) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 from quart import Quart, current_app
@@ -76,7 +76,7 @@ class Relay(threading.Thread):
 
 def tick(database: db.Database, broker: Publisher) -> int:
     """Does what is to be done now; how many jobs it touched. Called within an app context."""
-    lost = _see_to_ended_nodes(database)
+    lost = see_to_ended_nodes(database)
     with database.session(reading=True) as session:
         due, queues = _due(session), _queues(session)
         silent = rescue.silent(session, _MOST_A_TICK) if _sees_clearly(session) else []
@@ -93,7 +93,7 @@ def _sees_clearly(session: Session) -> bool:
     return sight.is_clear(time.monotonic(), db.clock(session))
 
 
-def _see_to_ended_nodes(database: db.Database) -> int:
+def see_to_ended_nodes(database: db.Database) -> int:
     """Gives back at once what the nodes of this machine ran that have ended; how many jobs."""
     found = 0
     for boot in lifelines.ended(current_app.config["VAR_DIR"]):
@@ -140,11 +140,13 @@ def _ring_unheard(database: db.Database, broker: Publisher, queues: Sequence[str
     for start in range(0, len(unheard), _MOST_RINGS):  # a list without end no database takes
         with database.session() as session:
             rings = _take(session, unheard[start : start + _MOST_RINGS])
-        if rings and not broker.push(rings):
+        taken = broker.push(rings)
+        rung += len(taken or ())
+        if left := set(rings).difference(taken or ()):
             with database.session() as session:
-                _put_back(session, rings)
+                _put_back(session, left)
+        if taken is None:
             break
-        rung += len(rings)
     return rung
 
 
@@ -219,7 +221,7 @@ def _take(session: Session, found: Sequence[_Card]) -> list[Ring]:
     return [publisher.ring_for(job) for job in found if job.id in mine]
 
 
-def _put_back(session: Session, rings: Sequence[Ring]) -> None:
+def _put_back(session: Session, rings: Set[Ring]) -> None:
     ids = sorted(ring.job_id for ring in rings)
     queued = update(Job).where(Job.id.in_(ids), Job.state == JobState.QUEUED)
     session.execute(queued.values(published_at=None, rings=Job.rings - 1))

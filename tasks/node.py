@@ -19,7 +19,7 @@ from quart import Quart
 from redis import RedisError
 from sqlalchemy.orm import Session
 
-from quart_app import __version__, lifelines, migrations, nodes, traces
+from quart_app import __version__, db, lifelines, migrations, nodes, relay, traces
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
 from tasks import refusals, transport, watch
@@ -150,7 +150,7 @@ def _ready(app: Quart, consumer: Any) -> None:
         "concurrency": worker.concurrency,
         "queues": queues,
     }
-    watching = Watch(worker, queues)
+    watching, database = Watch(worker, queues), db.beside_forks(app)
 
     def say(session: Session) -> None:
         starved = watching.starved()
@@ -160,8 +160,12 @@ def _ready(app: Quart, consumer: Any) -> None:
         if starved > watch.MOST_STARVED:
             start_again(worker)
 
+    def glance() -> None:
+        watching.glance()
+        relay.see_to_ended_nodes(database)  # no other part may run on this machine
+
     worker.leave = lambda session: nodes.gone(session, name, boot)
-    app.extensions["pulse"] = pulse = Pulse(app, say, watching.glance)
+    app.extensions["pulse"] = pulse = Pulse(app, say, glance)
     pulse.start()
 
 

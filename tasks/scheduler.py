@@ -40,7 +40,10 @@ def send_sms(self: Any) -> dict[str, Any]:
 
 @task(bind=True)
 def prune(self: Any) -> dict[str, int]:
-    """Deletes what is not to be kept any longer: keys, jobs, messages, audit, nodes."""
+    """Deletes what is not to be kept any longer: keys, jobs, messages, audit, nodes.
+
+    What fails for one kind keeps no other from being pruned; the job fails after all of them.
+    """
     ages, days = retention.ages(current_app.config), current_app.config["KEEP_AUDIT"]
     of_jobs = {
         state.value: partial(retention.prune, state=state, age=ages[state]) for state in ages
@@ -50,10 +53,18 @@ def prune(self: Any) -> dict[str, int]:
         **of_jobs,
         "messages": partial(retention.prune_messages, age=ages[JobState.FAILED]),
         "audit": partial(retention.prune_audit, days=days),
+        "nodes": lambda session, most: retention.prune_nodes(session),
     }
-    gone = {kind: _until_none_is_left(self, verb) for kind, verb in verbs.items()}
-    with db.session() as session:
-        return gone | {"nodes": retention.prune_nodes(session)}
+    gone, failed = {}, []
+    for kind, verb in verbs.items():
+        try:
+            gone[kind] = _until_none_is_left(self, verb)
+        except Exception as error:
+            self.log(f"{kind}: {type(error).__name__}: {error}", "error")
+            failed.append(kind)
+    if failed:
+        raise RuntimeError(f"could not prune: {', '.join(failed)}; the log tells why")
+    return gone
 
 
 def _until_none_is_left(task: Any, verb: Callable[..., int]) -> int:
@@ -62,7 +73,7 @@ def _until_none_is_left(task: Any, verb: Callable[..., int]) -> int:
         with db.session() as session:
             batch = verb(session, most=_PRUNED_AT_ONCE)
         gone += batch
-        if batch < _PRUNED_AT_ONCE:
+        if not batch:
             break
     return gone
 

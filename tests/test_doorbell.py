@@ -154,6 +154,13 @@ def test_each_doorbell_has_a_delivery_tag_of_its_own(bare: Place) -> None:
     assert {job_of(text) for text in texts} == {JOB}
 
 
+def test_queues_without_end_leave_no_templates_without_end(bare: Place) -> None:
+    publisher = Publisher(bare.app())
+    for number in range(1_100):
+        assert publisher.broker.cast(Ring(JOB, NAME, f"queue-{number}", 0))
+    assert publisher.foundry._template.cache_info().currsize == 1_000
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"headers": 1}', b"\xff"])
 def test_what_is_no_message_of_ours_speaks_of_no_job(text: bytes) -> None:
     assert job_of(text) is None

@@ -3,14 +3,15 @@
 import math
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, event, update
 
 from quart_app import attempts, bulk, db, jobs
 from quart_app.celeryext import in_app_context
@@ -338,6 +339,13 @@ def test_a_job_goes_where_celerys_routes_send_its_task(clean: Place) -> None:
     assert ledger.job(ledger.submit("add", 1, queue="named")).queue == "named"
 
 
+def test_a_queue_that_celery_is_not_to_make_is_refused(clean: Place) -> None:
+    ledger = Ledger(clean.app(CELERY_TASK_CREATE_MISSING_QUEUES=False))
+    with pytest.raises(Invalid, match="queue: expected one of celery"):
+        ledger.submit("add", 1, queue="nowhere")
+    assert ledger.job(ledger.submit("add", 1)).queue == "celery"
+
+
 @pytest.mark.parametrize(
     "queue",
     ["unacked", "unacked_index", "_kombu.binding.celery", "x.pidbox", "quartermaster:job:1"],
@@ -345,6 +353,35 @@ def test_a_job_goes_where_celerys_routes_send_its_task(clean: Place) -> None:
 def test_a_queue_may_not_have_the_name_of_a_key_of_the_broker(book: Book, queue: str) -> None:
     with pytest.raises(Invalid, match="queue: "):
         book(jobs.submit, ADD, args=[1], queue=queue)
+
+
+@pytest.mark.parametrize("state", ["queued", "retrying"])
+def test_a_job_that_its_worker_lets_go_while_it_is_cancelled_is_cancelled(
+    book: Book, state: str
+) -> None:
+    job = book.submit()
+    book.set(job, state=JobState.RUNNING)
+    with before_the_second_update(book, f"UPDATE jobs SET state = '{state}'"):
+        assert book(jobs.cancel, job.id).state is JobState.CANCELLED
+    assert book.job(job.id).state is JobState.CANCELLED
+
+
+@contextmanager
+def before_the_second_update(book: Book, change: str) -> Iterator[None]:
+    """Makes the change there, as if another had committed it just then."""
+    updates: list[str] = []
+
+    def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        updates.extend([statement] if statement.startswith("UPDATE jobs") else [])
+        if len(updates) == 2:
+            cursor.execute(change)
+            updates.append(change)
+
+    event.listen(book.database.engine, "before_cursor_execute", look)
+    try:
+        yield
+    finally:
+        event.remove(book.database.engine, "before_cursor_execute", look)
 
 
 def test_a_job_that_was_cancelled_and_then_fails_is_cancelled(book: Book) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quart_app import lifelines
-from tests.real import ROOT, until
+from tests.real import ROOT, script, until
 
 NODE = """
 import os, signal, sys, pathlib
@@ -54,6 +54,23 @@ def test_a_node_that_could_not_be_seen_to_comes_again(tmp_path: Path) -> None:
         assert boot == "boot"
         break  # as when the database is away
     assert list(lifelines.ended(tmp_path)) == ["boot"]
+
+
+def test_a_child_that_came_to_be_meanwhile_keeps_no_node_from_being_seen_to(tmp_path: Path) -> None:
+    assert script(FORKED, str(tmp_path)).stdout == "['boot']\n"
+
+
+FORKED = """
+import os, pathlib, signal, sys
+from quart_app import lifelines
+var = pathlib.Path(sys.argv[1])
+lifelines.hold(var, "boot").close()
+for boot in lifelines.ended(var):
+    child = os.fork() or signal.pause()
+    break  # as when the database is away
+print(list(lifelines.ended(var)))
+os.kill(child, signal.SIGKILL)
+"""
 
 
 def test_one_sees_to_a_node_at_a_time(tmp_path: Path) -> None:

@@ -77,6 +77,17 @@ def test_what_a_killed_worker_ran_goes_on_at_once_in_another(
         assert ledger.ended(job_id).state is JobState.SUCCEEDED
 
 
+def test_a_worker_alone_on_its_machine_sees_to_one_that_was_killed(
+    still: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    with real.process(ARGV, clean.env, tmp_path / "log") as process:
+        job_id = still.submit("touch", str(tmp_path / "marks"), 30.0, queue="mine")
+        begun(tmp_path / "marks")
+        os.killpg(process.pid, signal.SIGKILL)
+    with real.worker(clean.env, tmp_path / "its log", "-Q", "other"):
+        until(lambda: still.job(job_id).state is JobState.QUEUED, SOON)
+
+
 def test_what_must_run_once_at_most_fails_when_its_worker_is_lost(
     ledger: Ledger, worker: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_nothing_leaves_when_the_transaction_fails(ledger: Ledger, clean: Place)
             ledger.within(submit)
         job_id = ledger.submit("add", 1)
         assert (followers.get_message(timeout=5) or {})["channel"] == (CHANNEL + job_id).encode()
+    assert waiting(clean.redis_url) == [job_id]
+
+
+def test_what_a_savepoint_undid_is_neither_rung_nor_announced(ledger: Ledger, clean: Place) -> None:
+    def submit(session: Any) -> str:
+        with suppress(LookupError), session.begin_nested():
+            jobs.submit(session, ADD, args=[1])
+            raise LookupError
+        return str(jobs.submit(session, ADD, args=[2]).id)
+
+    with Redis.from_url(clean.redis_url) as redis, redis.pubsub() as followers:
+        followers.psubscribe(CHANNEL + "*")
+        assert followers.get_message(timeout=1)
+        job_id = ledger.within(submit)
+        assert (followers.get_message(timeout=5) or {})["channel"] == (CHANNEL + job_id).encode()
+    until(lambda: ledger.job(job_id).published_at)
     assert waiting(clean.redis_url) == [job_id]
 
 

@@ -141,7 +141,7 @@ def test_what_was_rung_before_the_broker_was_away_is_soon_rung_again(still: Ledg
     assert tick(still.app) == 0
     publisher = still.app.extensions["publisher"]
     there = publisher.broker
-    publisher.broker = brokers.broker(publisher.celery, "redis://127.0.0.1:1/0", 1)
+    publisher.broker = brokers.broker(publisher.foundry, "redis://127.0.0.1:1/0", 1)
     assert tick(still.app) == 0
     publisher.broker = there
     assert tick(still.app) == 1
@@ -228,6 +228,40 @@ def test_a_message_that_makes_no_sense_does_not_stop_the_relay(
     still.change(job_id, published_at=db.now(-100), available_at=db.now(-100))
     assert tick(still.app) == 1
     assert waiting(place.redis_url)[-1] == job_id
+
+
+@pytest.mark.parametrize("broker", ["redis", "memory"])
+def test_a_doorbell_that_cannot_be_made_holds_up_no_other(
+    clean: Place, caplog: pytest.LogCaptureFixture, broker: str
+) -> None:
+    ledger = Ledger(app_with_a_lost_route(clean, broker))
+    wrong, right = [ledger.submit(task, 1, queue="celery") for task in ("stumble", "add")]
+    until(lambda: ledger.job(right).rings)
+    ledger.change_all(available_at=db.now(-5), published_at=None, rings=0)
+    assert [tick(ledger.app) for _ in range(2)] == [1, 0]
+    assert (ledger.job(wrong).published_at, ledger.job(wrong).rings) == (None, 0)
+    assert ledger.job(right).rings == 1
+    assert caplog.text.count(f"No message can be made of job {wrong}: LookupError") == 1
+
+
+def test_a_doorbell_that_cannot_be_made_is_not_noted_as_rung(clean: Place) -> None:
+    ledger = Ledger(app_with_a_lost_route(clean, "redis"))
+    tasks = ("tests.sample_tasks.stumble", ADD)
+    wanted = [jobs.NewJob(task=task, args=[1], queue="celery") for task in tasks]
+    wrong, right = ledger.within(lambda s: [job.id for job in jobs.submit_many(s, wanted)])
+    until(lambda: ledger.job(right).published_at)
+    assert (ledger.job(wrong).published_at, ledger.job(wrong).rings) == (None, 0)
+
+
+def app_with_a_lost_route(place: Place, broker: str) -> Quart:
+    """One whose routes cannot say where a task goes."""
+
+    def route(name: str, *_: Any, **__: Any) -> None:
+        if name == "tests.sample_tasks.stumble":
+            raise LookupError(name)
+
+    url = {"memory": {"CELERY_BROKER_URL": "memory://"}}.get(broker, {})
+    return place.app(CELERY_TASK_ROUTES=(route,), **url)
 
 
 def test_a_relay_outlives_a_database_that_is_away(

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
 from sqlalchemy import insert, select, text, update
 
 from quart_app import audit, db, jobs, retention
+from quart_app.celeryext import in_app_context
 from quart_app.models import AuditEntry, Event, Job, JobState, Message, Node, Repeat
 from tests.book import Book
 from tests.ledger import Ledger
@@ -50,6 +52,34 @@ def test_no_more_than_a_batch_goes_at_once(book: Book) -> None:
     for _ in range(5):
         ended(book, 8)
     assert [book(retention.prune, JobState.SUCCEEDED, 7 * DAY, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_jobs_with_many_events_go_a_few_at_a_time_and_one_at_least(book: Book) -> None:
+    for days, events in ((12, 5_000), (11, 5_000), (10, 1), (9, 20_000), (8, 1)):
+        ended(book, days, last_seq=events)
+    verb = (retention.prune, JobState.SUCCEEDED, 7 * DAY, 500)
+    assert [book(*verb) for _ in range(5)] == [2, 1, 1, 1, 0]
+
+
+def test_all_jobs_go_in_one_run_however_few_at_a_time(book: Book) -> None:
+    for days in (10, 9, 8):
+        ended(book, days, last_seq=10_000)
+    assert run_prune(book)["succeeded"] == 3
+
+
+def test_a_kind_that_cannot_be_pruned_keeps_no_other_from_it(book: Book) -> None:
+    book(lambda s: s.add(_node(2)))
+    book.app.config["KEEP_AUDIT"] = "a year"
+    with pytest.raises(RuntimeError, match="could not prune: audit;"):
+        run_prune(book)
+    assert book.count(Node) == 0
+
+
+def run_prune(book: Book) -> dict[str, int]:
+    """As beat has a worker do it."""
+    prune = book.app.extensions["celery"].tasks["tasks.scheduler.prune"]
+    gone: dict[str, int] = in_app_context(book.app, prune)
+    return gone
 
 
 def test_each_state_is_kept_as_long_as_settings_say(book: Book) -> None:

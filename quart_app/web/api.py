@@ -1,6 +1,5 @@
 """The HTTP API: each view parses, calls one verb and answers."""
 
-import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from quart_app import db, events, jobs, newjobs, submissions, why
 from quart_app.errors import Invalid
 from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
-from quart_app.web import answers, schemas
+from quart_app.web import answers, schemas, threads
 from quart_app.web.requests import BATCH_PATH
 from quart_app.web.streams import event_stream, last_seen
 
@@ -73,7 +72,7 @@ async def submit_batch() -> Any:
     if "Idempotency-Key" in request.headers:
         raise Invalid("Idempotency-Key", "goes with one job at a time, and not with a batch")
     # Thousands of jobs are seconds of work: in a thread they stop no other request.
-    ids = await asyncio.to_thread(_accept_batch, await request.get_json())
+    ids = await threads.run(_accept_batch, await request.get_json())
     return {"ids": ids}, 202
 
 

@@ -1,6 +1,5 @@
 """The HTTP API of many jobs: lists of them, and what is done to all that match."""
 
-import asyncio
 from typing import Any
 
 from quart import Blueprint, Response, current_app
@@ -8,7 +7,7 @@ from quart_schema import document_response, validate_querystring, validate_reque
 
 from quart_app import bulk, db, lists
 from quart_app.jobjson import page_json
-from quart_app.web import answers, schemas
+from quart_app.web import answers, schemas, threads
 
 blueprint = Blueprint("lists", __name__)
 
@@ -23,7 +22,7 @@ async def search(query_args: schemas.Search) -> Any:
     or `q` have many jobs looked through, and where the jobs are big. Only a `next` of null is the
     end.
     """
-    text = await asyncio.to_thread(lambda: current_app.json.dumps(_page(query_args)))
+    text = await threads.read(lambda: current_app.json.dumps(_page(query_args)))
     return Response(text, content_type="application/json")
 
 
@@ -52,7 +51,7 @@ async def retry_many(data: schemas.ManyJobs) -> Any:
 async def find(wanted: schemas.Search) -> dict[str, Any]:
     """One page of jobs, and the cursor of the next one if there is one."""
     # In a thread, since hundreds of jobs take longer to read than other requests should wait.
-    return await asyncio.to_thread(_page, wanted)
+    return await threads.read(_page, wanted)
 
 
 def _page(wanted: schemas.Search) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def _page(wanted: schemas.Search) -> dict[str, Any]:
 
 
 async def _change_many(action: bulk.Action, wanted: schemas.ManyJobs) -> Any:
-    tally = await asyncio.to_thread(
+    tally = await threads.run(
         bulk.run, db.get(), action, wanted.filters(), dry_run=wanted.dry_run, after=wanted.after()
     )
     return schemas.tally_json(tally), 200 if wanted.dry_run else 202

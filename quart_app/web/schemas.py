@@ -1,5 +1,6 @@
 """What the API takes and gives, as models that validate it and describe it."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -32,7 +33,7 @@ _MARK = rf"^({'|'.join(JobState)})\.({_PLACE})?$"
 
 def _is_text(value: Any) -> Any:
     """A bare number would else be taken for seconds since 1970."""
-    if not isinstance(value, str) or value.lstrip("+-").replace(".", "", 1).isdecimal():
+    if not (isinstance(value, str) and re.match(r"\d{4}-", value)):
         raise ValueError("expected ISO 8601 with an offset, such as 2030-01-01T09:00:00+08:00")
     return value
 
