@@ -105,9 +105,13 @@ def check(app: Quart) -> None:
 def start_again(worker: Any) -> NoReturn:
     """Becomes a new worker in the same process; what its children ran is given back."""
     logger.critical("This worker starts itself again.")
-    for pid in watch.child_pids(worker):
+    children = watch.child_pids(worker)
+    for pid in children:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    for pid in children:  # the new worker knows nothing of them: they would stay zombies
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
     time.sleep(_PAUSE)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - as it was started
 

@@ -18,6 +18,7 @@ def _from_now_on(**_: Any) -> None:
     MultiChannelPoller.on_readable = _break  # type: ignore[method-assign]
 
 
+_BROKEN.parent.mkdir(parents=True, exist_ok=True)
 if not _BROKEN.exists():
     _BROKEN.touch()
     worker_ready.connect(_from_now_on, weak=False)

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -244,3 +245,20 @@ def test_a_worker_whose_main_loop_breaks_starts_itself_again(
         job_id = ledger.submit("add", 1, queue="mine")
         assert ledger.ended(job_id, 60).state is JobState.SUCCEEDED
         assert "Unrecoverable error: AttributeError" in log.read_text()
+
+
+def test_a_worker_that_starts_itself_again_leaves_no_zombies(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    broken = clean.env | {"CELERY_IMPORTS": real.TASKS + ",tests.broken_worker"}
+    (clean.var / "was-broken").unlink(missing_ok=True)
+    with real.process(ARGV, broken, tmp_path / "log") as worker:
+        ledger.ended(ledger.submit("add", 1, queue="mine"), 60)
+        assert "starts itself again" in (tmp_path / "log").read_text()
+        assert "Z" not in states_of_children(worker.pid)
+
+
+def states_of_children(pid: int) -> list[str]:
+    told = subprocess.run(["ps", "-A", "-o", "ppid=,stat="], capture_output=True, check=True)
+    found = [line.split() for line in told.stdout.decode().splitlines()]
+    return [state[0] for parent, state in found if int(parent) == pid]
