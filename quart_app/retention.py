@@ -41,7 +41,8 @@ def prune(session: Session, state: JobState, age: float, most: int) -> int:
     sums = accumulate(job.last_seq for job in found)  # the seq of its newest event is their number
     fitting = sum(events <= _MOST_EVENTS for events in sums)
     ids = [job.id for job in found[: max(1, fitting)]]
-    session.execute(delete(Job).where(Job.id.in_(ids)))
+    # One that was retried meanwhile is not to be forgotten.
+    session.execute(delete(Job).where(Job.id.in_(ids), Job.state == state))
     return len(ids)
 
 
