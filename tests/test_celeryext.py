@@ -219,11 +219,11 @@ def test_a_task_of_one_application_is_not_in_the_other() -> None:
     assert ("only_one" in one.tasks, "only_one" in two.tasks) == (True, False)
 
 
-async def test_adelay_publishes_without_blocking_the_loop(both: tuple[Quart, Celery]) -> None:
-    task = both[1].task(where, name="where")
-    result = await task.adelay()
-    with both[1].connection_for_read() as connection:
-        message = connection.SimpleQueue("celery").get(timeout=5)
+async def test_adelay_publishes_without_blocking_the_loop() -> None:
+    celery = make(CELERY_TASK_DEFAULT_QUEUE="of this test")[1]
+    result = await celery.task(where, name="where").adelay()
+    with celery.connection_for_read() as connection:
+        message = connection.SimpleQueue("of this test").get(timeout=5)
     assert message.headers["id"] == result.id
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from quart_app import events, jobs
+from quart_app import commits, events, jobs
 from quart_app.models import JobState
 from tests.book import ADD, Book
 
@@ -13,7 +13,7 @@ from tests.book import ADD, Book
 def announced(book: Book) -> list[dict[str, Any]]:
     """Where the frames of coming commits go."""
     frames: list[dict[str, Any]] = []
-    book.database.after_commit.append(lambda session: frames.extend(session.info.get("frames", [])))
+    book.database.after_commit.append(lambda s: frames.extend(commits.taken(s, "frames")))
     return frames
 
 
