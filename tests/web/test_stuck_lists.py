@@ -9,7 +9,7 @@ import pytest
 from quart import Quart
 from sqlalchemy import event
 
-from tests.real import eventually
+from tests.real import eventually, until
 from tests.web.test_problems import problem
 
 
@@ -33,10 +33,11 @@ class Stuck:
 
 @pytest.fixture
 def stuck(app: Quart) -> Iterator[Stuck]:
-    stuck = Stuck()
-    event.listen(app.extensions["db"].engine, "before_cursor_execute", stuck.look)
+    stuck, engine = Stuck(), app.extensions["db"].engine
+    event.listen(engine, "before_cursor_execute", stuck.look)
     yield stuck
     stuck.let_go()
+    until(lambda: engine.pool.checkedout() == 0)  # what it looks with is closed with the rest
 
 
 @pytest.mark.parametrize("path", ["/api/jobs", "/jobs"])
