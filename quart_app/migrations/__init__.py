@@ -24,10 +24,10 @@ class Behind(Problem):
 def init_app(app: Quart) -> None:
     @app.before_serving
     async def meet() -> None:
-        """A web by itself upgrades SQLite, as a worker does; what is away, `/readyz` tells."""
+        """A web by itself upgrades SQLite, as a worker does; what it cannot, `/readyz` tells."""
         database: Database = app.extensions["db"]
         if database.is_sqlite:
-            with suppress(OperationalError):
+            with suppress(OperationalError, Behind):
                 await asyncio.to_thread(upgrade, database)
 
 
