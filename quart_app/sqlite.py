@@ -18,7 +18,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 no_fork = threading.Lock()
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
-_SWITCH_AGAIN_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+#: Seconds between tries: together as long as one writer waits for another.
+_SWITCH_AGAIN_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 2, 4)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
