@@ -109,7 +109,7 @@ def _broker(value: str) -> None:
 def _backend(value: str) -> None:
     """A URL, or the name of a class of somebody's own."""
     scheme = re.split(r"[+:]", value, maxsplit=1)[0]
-    if value and scheme not in BACKEND_ALIASES and "." not in scheme:
+    if scheme not in BACKEND_ALIASES and "." not in scheme:
         raise ValidationError("expected a URL such as redis://host:6379/1")
     if scheme in ("redis", "rediss"):
         _redis(value)

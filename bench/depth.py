@@ -16,16 +16,14 @@ from typing import Any
 
 import urllib3
 import uuid_utils
-from sqlalchemy import insert
 
 from bench.chaos.place import Place
 from bench.chaos.systems import OURS
+from bench.lists import fill
 from bench.rows.memory import megabytes
-from quart_app.db import Database
-from quart_app.models import Job, JobState
+from quart_app.models import JobState
 
 FEW = 1_000
-_AT_ONCE = 5_000
 _TASK = "bench.chaos.tasks.work"
 _MOST = 1.1
 _PATHS = ("/api/queues", "/api/jobs", "/metrics", "/readyz")
@@ -41,13 +39,6 @@ def waiting(count: int) -> Iterator[dict[str, Any]]:
             "max_attempts": 20, "last_seq": 1, "accepted_at": now, "available_at": now,
             "on_lost": "retry", "cancel_requested": False, "context": {},
         }  # fmt: skip
-
-
-def fill(database: Database, count: int) -> None:
-    made = waiting(count)
-    while batch := [row for row, _ in zip(made, range(_AT_ONCE), strict=False)]:
-        with database.session() as session:
-            session.execute(insert(Job), batch)
 
 
 def work(place: Place, seconds: float) -> Mapping[str, float]:
@@ -73,9 +64,9 @@ def sizes(place: Place) -> Iterator[tuple[str, float]]:
 
 
 def measure(place: Place, jobs: int, seconds: float) -> bool:
-    fill(place.database, FEW)
+    fill(place.database, waiting(FEW))
     few = work(place, seconds)
-    fill(place.database, jobs)
+    fill(place.database, waiting(jobs))
     before = _done(place)
     many = work(place, seconds)
     done = _done(place) - before

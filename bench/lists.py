@@ -26,6 +26,7 @@ from sqlalchemy import insert
 from bench import parts
 from quart_app import migrations, tokens
 from quart_app.app import create_app
+from quart_app.db import Database
 from quart_app.models import Job, JobState, Role
 from tests import real
 
@@ -129,9 +130,9 @@ def row(number: int, job: dict[str, Any], at: datetime, chosen: random.Random) -
     }  # fmt: skip
 
 
-def fill(app: Quart, made: Iterable[dict[str, Any]]) -> None:
+def fill(database: Database, made: Iterable[dict[str, Any]]) -> None:
     batch: list[dict[str, Any]] = []
-    with app.extensions["db"].engine.connect() as connection:
+    with database.engine.connect() as connection:
         for one in made:
             batch.append(one)
             if len(batch) == BATCH:
@@ -190,7 +191,7 @@ def main(given: argparse.Namespace) -> None:
         })  # fmt: skip
         migrations.upgrade(app.extensions["db"])
         began = time.monotonic()
-        fill(app, rows(given.rows))
+        fill(app.extensions["db"], rows(given.rows))
         print(f"{given.rows} jobs on {given.database}, made in {time.monotonic() - began:.0f} s")
         asyncio.run(served(app, given.requests))
 

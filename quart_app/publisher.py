@@ -125,7 +125,7 @@ class Publisher:
                 self._note_length(queue, length)
         except Exception as error:  # whatever a broker's library raises: the relay tries again
             self.failures["messages"] += len(cast)
-            self._warn("The broker did not take %s: %s", f"{len(cast)} messages", error)
+            self._warn(f"{len(cast)} messages", error)
             return None
         return [ring for ring, _ in cast]
 
@@ -141,7 +141,7 @@ class Publisher:
             pipe.execute()
         except Exception as error:
             self.failures["frames"] += len(frames)
-            self._warn("The broker did not take %s: %s", f"{len(frames)} frames", error)
+            self._warn(f"{len(frames)} frames", error)
             return False
         return True
 
@@ -152,7 +152,7 @@ class Publisher:
             try:
                 found[queue] = self.broker.waiting(queue)
             except ResponseError as error:  # something else lies under its name: the rest go on
-                self._warn("The broker did not take %s: %s", f"queue {queue}", error)
+                self._warn(f"queue {queue}", error)
             else:
                 self._note_length(queue, found[queue].count)
         return found
@@ -201,7 +201,7 @@ class Publisher:
             return self.broker.cast(ring)
         except Exception as error:  # whatever a route raises: an unknown queue, say
             self.failures["messages"] += 1
-            self._warn("No message can be made of %s: %s", f"job {ring.job_id}", error)
+            self._warn(f"job {ring.job_id}", error, "No message can be made of %s: %s")
             return None
 
     def _leave_to_the_relay(self) -> None:
@@ -229,7 +229,9 @@ class Publisher:
         elif length < self.most_doorbells // 2:
             self._full_until.pop(queue, None)
 
-    def _warn(self, text: str, what: str, error: Exception) -> None:
+    def _warn(
+        self, what: str, error: Exception, text: str = "The broker did not take %s: %s"
+    ) -> None:
         # Once in a while: a broker that is away would else fill the log.
         if time.monotonic() > self._quiet_until.get(text, 0.0):
             self._quiet_until[text] = time.monotonic() + 10

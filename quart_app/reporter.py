@@ -117,10 +117,10 @@ class Run:
         said = self._progress is not self._stored and silent >= _PROGRESS_EVERY
         return bool(self._lines) or said or silent >= keep_every
 
-    def store(self, session: Session, lease: float) -> tuple[int, dict[str, Any] | None]:
+    def store(self, session: Session, lease: float) -> dict[str, Any] | None:
         """Writes what was said since and extends the lease, under the fence; `lock` is held."""
         if self._unsure and attempts.has_line(session, self.job_id, self._lines[0]):
-            self._drop(self._unsure)
+            self._drop_stored()
         lines, newest = list(self._lines), self._progress
         self._unsure = len(lines)
         asked = attempts.keep(
@@ -128,15 +128,15 @@ class Run:
         )
         if asked and not self.cancelled:
             self.cancelled, self._asked_at = True, time.monotonic()
-        return len(lines), newest
+        return newest
 
-    def stored(self, count: int, newest: dict[str, Any] | None) -> None:
+    def stored(self, newest: dict[str, Any] | None) -> None:
         """What `store` wrote has been committed."""
-        self._drop(count)
+        self._drop_stored()
         self._stored, self.written_at = newest, time.monotonic()
 
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
+    def _drop_stored(self) -> None:
+        for _ in range(self._unsure):
             self._lines.popleft()
         self._unsure = 0
 
@@ -224,8 +224,8 @@ class Reporter:
             return
         try:
             with self.database.session() as session:
-                written = run.store(session, self.lease)
-            run.stored(*written)
+                newest = run.store(session, self.lease)
+            run.stored(newest)
         except Fenced:
             run.give_up()
         except Exception as error:  # this thread keeps every lease of the process: it goes on

@@ -208,12 +208,16 @@ async def test_a_job_is_shown_as_cancelled_although_the_answer_was_lost(
     assert (answer.status_code, (await answer.get_json())["state"]) == (202, "cancelled")
 
 
+async def cancel_all(caller: Caller, cutter: Cutter, cut: str) -> Any:
+    await caller.post("/api/jobs/batch", json=BATCH)
+    cutter.cut = cut
+    return await caller.post("/api/jobs/cancel", json={"task": ADD})
+
+
 async def test_many_jobs_are_cancelled_although_the_answer_was_lost(
     caller: Caller, cutter: Cutter
 ) -> None:
-    await caller.post("/api/jobs/batch", json=BATCH)
-    cutter.cut = "after"
-    answer = await caller.post("/api/jobs/cancel", json={"task": ADD})
+    answer = await cancel_all(caller, cutter, "after")
     done = {"matched": 3, "done": 3, "refused": 0, "next": None}
     assert (answer.status_code, await answer.get_json()) == (202, done)
 
@@ -221,9 +225,7 @@ async def test_many_jobs_are_cancelled_although_the_answer_was_lost(
 async def test_of_many_that_are_cancelled_it_is_said_that_the_outcome_is_unknown(
     caller: Caller, cutter: Cutter
 ) -> None:
-    await caller.post("/api/jobs/batch", json=BATCH)
-    cutter.cut = "after, then away"
-    answer = await caller.post("/api/jobs/cancel", json={"task": ADD})
+    answer = await cancel_all(caller, cutter, "after, then away")
     assert (answer.status_code, (await answer.get_json())["title"]) == (503, "Outcome unknown")
 
 

@@ -65,13 +65,19 @@ def test_a_job_whose_process_is_killed_runs_again_at_once(
     assert states(ledger, job) == ["queued", "running", "queued", "running", "succeeded"]
 
 
+def lost_with_its_worker(ledger: Ledger, place: Place, folder: Path, seconds: float) -> str:
+    """A job of so many seconds whose worker is killed, with its pool, while it runs."""
+    with real.process(ARGV, place.env, folder / "log") as process:
+        job_id = ledger.submit("touch", str(folder / "marks"), seconds, queue="mine")
+        begun(folder / "marks")
+        os.killpg(process.pid, signal.SIGKILL)
+    return job_id
+
+
 def test_what_a_killed_worker_ran_goes_on_at_once_in_another(
     ledger: Ledger, clean: Place, tmp_path: Path
 ) -> None:
-    with real.process(ARGV, clean.env, tmp_path / "log") as process:
-        job_id = ledger.submit("touch", str(tmp_path / "marks"), 1.0, queue="mine")
-        begun(tmp_path / "marks")
-        os.killpg(process.pid, signal.SIGKILL)
+    job_id = lost_with_its_worker(ledger, clean, tmp_path, 1.0)
     with rescued_within(SOON):
         ledger.reached(job_id, JobState.QUEUED)
     with real.worker(clean.env, tmp_path / "log", *WORDS):
@@ -81,10 +87,7 @@ def test_what_a_killed_worker_ran_goes_on_at_once_in_another(
 def test_a_worker_alone_on_its_machine_sees_to_one_that_was_killed(
     still: Ledger, clean: Place, tmp_path: Path
 ) -> None:
-    with real.process(ARGV, clean.env, tmp_path / "log") as process:
-        job_id = still.submit("touch", str(tmp_path / "marks"), 30.0, queue="mine")
-        begun(tmp_path / "marks")
-        os.killpg(process.pid, signal.SIGKILL)
+    job_id = lost_with_its_worker(still, clean, tmp_path, 30.0)
     with real.worker(clean.env, tmp_path / "its log", "-Q", "other"):
         until(lambda: still.job(job_id).state is JobState.QUEUED, SOON)
 

@@ -21,7 +21,6 @@ from quart_app.web import (
     schedules,
     sockets,
     swagger,
-    threads,
     uses,
 )
 from quart_app.web.openapi import Provider
@@ -48,7 +47,6 @@ def init_app(app: Quart) -> None:
     # It would convert each answer; ours are JSON already, and it takes a tenth of a request.
     del app.make_response
     problems.init_app(app)
-    threads.init_app(app)
     auth.init_app(app)
     live.init_app(app)
     uses.init_app(app)

@@ -7,24 +7,20 @@ from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from quart import Quart, current_app
+from quart import current_app
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_AT_ONCE = 8
-
-
-def init_app(app: Quart) -> None:
-    app.extensions["threads"] = ThreadPoolExecutor(_AT_ONCE, "database")
+_threads = ThreadPoolExecutor(8, "database")
 
 
 async def run(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What the call returns, made in the caller's context."""
     calling = partial(copy_context().run, call, *args, **kwargs)
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(current_app.extensions["threads"], calling)
+    return await loop.run_in_executor(_threads, calling)
 
 
 async def read(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
