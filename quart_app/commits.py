@@ -23,7 +23,8 @@ PATIENCE = 20
 TRIES = 3
 #: Seconds for which a database that comes back is asked what became of a commit.
 _ASK_FOR = 5.0
-_DEADLOCK = 1213
+#: A deadlock undoes the whole transaction: amid a savepoint, that is then not there any more.
+_DEADLOCK = {1213, 1305}
 
 
 class Door(NamedTuple):
@@ -101,7 +102,7 @@ def _has_landed(door: Door, session: Session, error: Exception) -> bool:
 
 def _is_deadlock(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
-    return bool(cause and cause.args and cause.args[0] == _DEADLOCK)
+    return bool(cause and cause.args and cause.args[0] in _DEADLOCK)
 
 
 def _left(session: Session) -> dict[str, list[Any]]:

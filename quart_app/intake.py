@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import sqlalchemy
 from sqlalchemy import Table, delete, select, union_all, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from quart_app import db, depths, events, newjobs, publisher
 from quart_app.errors import Conflict
@@ -21,6 +21,14 @@ KEY_HOURS = 24
 _TABLE = cast("Table", Job.__table__)
 #: As `newjobs.row` makes it, with what was asked for.
 Row = tuple[Job, NewJob]
+
+
+class _Answered(Exception):
+    """An Idempotency-Key has just gone into the other of the two tables that keep them."""
+
+
+#: Someone else's transaction was first with one of the keys.
+_TOO_LATE = (IntegrityError, _Answered)
 
 
 def insert(session: Session, rows: Sequence[Row]) -> list[Job]:
@@ -81,8 +89,8 @@ def _insert_keyed(session: Session, rows: Sequence[Row], at: datetime) -> list[J
             taken |= keys
     try:
         with session.begin_nested():
-            _insert(session, fresh, at)
-    except IntegrityError:  # someone else's transaction was first with one of them
+            _insert_alone(session, fresh, at)
+    except _TOO_LATE:
         fresh = []
     is_in = set(map(id, fresh))
     return [job if id(job) in is_in else _keyed(session, job, at) for job, _ in rows]
@@ -103,15 +111,29 @@ def _keys(job: Job) -> set[str]:
 
 def _keyed(session: Session, job: Job, at: datetime) -> Job:
     """The job, or the one that its key was given to before."""
-    with suppress(IntegrityError), session.begin_nested():
+    with suppress(*_TOO_LATE), session.begin_nested():
         return _existing(session, job, at) or _added(session, job, at)
-    # Someone else's transaction was first with one of the unique keys.
     return _existing(session, job, at) or _added(session, job, at)
 
 
 def _added(session: Session, job: Job, at: datetime) -> Job:
-    _insert(session, [job], at)
+    _insert_alone(session, [job], at)
     return job
+
+
+def _insert_alone(session: Session, rows: Sequence[Job], at: datetime) -> None:
+    _insert(session, rows, at)
+    keys = [job.idempotency_key for job in rows if job.idempotency_key]
+    _check_alone(session, Repeat.idempotency_key, keys)
+
+
+def _check_alone(session: Session, other: InstrumentedAttribute[Any], keys: Sequence[str]) -> None:
+    """Looks for keys, that went into one of the two tables, in the other.
+
+    Of two at once that put one key into a table each, one waits here for the end of the other.
+    """
+    if keys and session.scalar(select(other).where(other.in_(keys)).with_for_update(read=True)):
+        raise _Answered
 
 
 def _existing(session: Session, new: Job, at: datetime) -> Job | None:
@@ -125,6 +147,7 @@ def _existing(session: Session, new: Job, at: datetime) -> Job | None:
     if live and new.idempotency_key:
         keys = {name: getattr(new, name) for name in ("idempotency_key", "idempotency_body")}
         session.execute(sqlalchemy.insert(Repeat).values(job_id=live.id, accepted_at=at, **keys))
+        _check_alone(session, Job.idempotency_key, [new.idempotency_key])
     return live
 
 

@@ -243,6 +243,25 @@ def test_one_key_has_one_answer_though_the_live_job_ends_meanwhile(book: Book) -
         book(lambda s: s.execute(delete(Job)))
 
 
+def test_one_key_with_two_bodies_is_refused_though_one_of_them_finds_a_live_job(
+    book: Book,
+) -> None:
+    """Sent at once, where one makes a job and the other meets one that is there already."""
+    book.submit(unique_key="x")
+
+    def ask(**options: Any) -> Job:
+        submit = partial(book.database.run_here, jobs.submit, ADD, args=[1], **options)
+        return in_app_context(book.app, submit)
+
+    for turn in range(30):
+        key = {"idempotency_key": f"{turn:0>64}"}
+        one = partial(ask, **key, idempotency_body="b" * 64)
+        other = partial(ask, unique_key="x", **key, idempotency_body="c" * 64)
+        made = at_once([one, other])
+        assert [type(answer) for answer in made].count(Conflict) == 1, made
+        assert [type(answer) for answer in made].count(Job) == 1, made
+
+
 def test_a_delayed_job_is_scheduled_and_one_of_the_past_is_queued(book: Book) -> None:
     job = book.submit(delay=90)
     assert (job.state, job.available_at - job.accepted_at) == (
