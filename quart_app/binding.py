@@ -29,6 +29,15 @@ def listen(bind: str) -> socket.socket:
     return sock
 
 
+def handed_down(number: int) -> socket.socket:
+    """The listening socket that this process was started with. Raises BadAddress."""
+    try:
+        return socket.socket(fileno=number)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadAddress(f"--fd {number}: {reason}; expected a listening socket") from None
+
+
 def address(sock: socket.socket) -> str:
     """What a browser on this machine opens."""
     name, port = reached_at(sock)

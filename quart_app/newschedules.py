@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from quart import current_app
 
 from quart_app import duetimes, newjobs
 from quart_app.errors import Invalid
 from quart_app.newjobs import NewJob
+from settings import is_zone
 
 MISSED = ("skip", "once", "all")
 _CRON = "expected five fields or a form such as @daily, for a time that there is"
@@ -65,10 +65,8 @@ def _rule(new: NewSchedule) -> dict[str, Any]:
 
 
 def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):
-        raise Invalid("timezone", "expected an IANA time zone such as Asia/Shanghai") from None
+    if not is_zone(name):
+        raise Invalid("timezone", "expected an IANA time zone such as Asia/Shanghai")
     return name
 
 

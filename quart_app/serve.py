@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from socket import socket
 from types import ModuleType
 
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -18,10 +19,10 @@ except ImportError:  # on Windows
 _MOST_FILES = 65_536
 
 
-async def serve(app: Quart, bind: str) -> None:
-    """Serves on `host:port` or `fd://N` until SIGINT or SIGTERM."""
+async def serve(app: Quart, sock: socket) -> None:
+    """Serves on this listening socket, which is closed with it, until SIGINT or SIGTERM."""
     config = Config()
-    config.bind = [bind]
+    config.bind = [f"fd://{sock.detach()}"]
     config.graceful_timeout = 5
     config.backlog = 1_024  # all sockets of a server that restarts come back at once
     config.websocket_ping_interval = 20

@@ -103,11 +103,15 @@ def note_use(session: Session, token_ids: Collection[str]) -> None:
 
 
 def make_link(session: Session, name: str) -> str:
-    """A code that signs a browser in as this token, once and within a quarter of an hour."""
+    """A code that signs a browser in as this token, once and within a quarter of an hour.
+
+    Raises NotFound for one that was revoked or has ended.
+    """
     code = secrets.token_urlsafe(24)
     change = {"link_digest": digest(code), "link_until": db.now(_LINK_SECONDS)}
-    if session.execute(update(Token).where(Token.name == name).values(change)).rowcount == 0:  # type: ignore[attr-defined]
-        raise NotFound(f"There is no token named {name!r}.")
+    known = update(Token).where(Token.name == name, _valid()).values(change)
+    if session.execute(known).rowcount == 0:  # type: ignore[attr-defined]
+        raise NotFound(f"There is no token named {name!r} that is valid.")
     return code
 
 

@@ -16,6 +16,7 @@ from quart import Quart
 
 from quart_app import actors, binding, db, migrations, nodes, tokens, valkey
 from quart_app.children import Part
+from quart_app.errors import NotFound, Problem
 from quart_app.models import Role
 from quart_app.supervisor import supervise
 from quart_app.voice import Voice
@@ -40,7 +41,10 @@ def run(app: Quart, bind: str, workers: int, concurrency: int | None) -> int:
 
         async def greet() -> None:
             greeted = partial(greeting, database, sock)
-            voice.say(await asyncio.to_thread(actors.at_terminal, app, greeted))
+            try:
+                voice.say(await asyncio.to_thread(actors.at_terminal, app, greeted))
+            except (*db.AWAY, Problem) as error:  # all parts are up: that is no reason to end them
+                voice.say(f"Quartermaster is ready: {binding.address(sock)}/ ({error})")
 
         names = ", ".join(part.name for stage in parts for part in stage)
         voice.say(f"Starting {names}; what is kept goes to {app.config['VAR_DIR']}")
@@ -65,11 +69,13 @@ def greeting(database: db.Database, sock: socket) -> str:
 
 def _way_in(database: db.Database, address: str) -> list[str]:
     with database.session() as session:
-        known = {token.name for token in tokens.everyone(session)}
-        secret = None if known else tokens.create(session, _FIRST_TOKEN, Role.ADMIN)
-        if not (secret or _FIRST_TOKEN in known):
+        secret = None
+        if not tokens.everyone(session):
+            secret = tokens.create(session, _FIRST_TOKEN, Role.ADMIN)
+        try:
+            code = tokens.make_link(session, _FIRST_TOKEN)
+        except NotFound:  # revoked, or at its end
             return []
-        code = tokens.make_link(session, _FIRST_TOKEN)
     link = f"Sign in, once and within 15 minutes: {address}/sign-in/{code}"
     return [link, *([f"API token, shown only this time: {secret}"] if secret else [])]
 
@@ -146,8 +152,11 @@ def _heard_of(app: Quart, kind: str, name: str, since: datetime) -> Callable[[],
     database: db.Database = app.extensions["db"]
 
     def look() -> bool:
-        with database.session(reading=True) as session:
-            there = nodes.online(session, kind)
-            return any(node.name.startswith(name) and node.started_at >= since for node in there)
+        try:
+            with database.session(reading=True) as session:
+                there = nodes.online(session, kind)
+        except db.AWAY:  # it may be back any moment
+            return False
+        return any(node.name.startswith(name) and node.started_at >= since for node in there)
 
     return lambda: asyncio.to_thread(look)

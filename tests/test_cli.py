@@ -2,6 +2,7 @@
 
 import getpass
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,29 @@ def test_an_unknown_role_names_the_roles(clean: Place) -> None:
     code, _, err = invoke(clean, "tokens", "create", "ci", "--role", "king")
     assert code == 2
     assert "'viewer', 'operator', 'admin'" in err
+
+
+NOT_UTF_8 = [["tokens", "revoke", "\udcff"], ["schedules", "show", "\udcff"],
+             ["jobs", "show", "\udcff"], ["jobs", "list", "--cursor", "5.\udcff"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NOT_UTF_8, ids=" ".join)
+def test_what_is_no_text_is_one_line_on_standard_error(clean: Place, words: list[str]) -> None:
+    code, out, err = invoke(clean, *words)
+    assert (code, out, err.splitlines()[-1][:6]) == (code or 1, "", "Error:")
+
+
+def test_where_nothing_can_listen_serve_ends_with_one_line(clean: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for words in (
+            ["--bind", "nonsense"],
+            ["--bind", "127.0.0.1:99999"],
+            ["--bind", f"127.0.0.1:{taken.getsockname()[1]}"],
+            ["--fd", "77"],
+        ):
+            code, out, err = quart(clean.env, "serve", *words)
+            assert (code, out, err.count("\n")) == (1, "", 1), err
+            assert err.startswith(f"Error: {' '.join(words)}: ")
 
 
 def test_migrate_says_where_the_database_is(place: Place) -> None:

@@ -35,10 +35,13 @@ def test_a_schedule_is_made_and_listed_with_its_next_time(clean: Place) -> None:
 
 
 def test_one_is_shown_with_all_that_it_is(clean: Place) -> None:
-    make(clean, "--interval", "2.5", "--missed", "all", "--queue", "q")
+    ends = ("--ends-at", "2040-01-01T09:00:00+01:00")
+    make(clean, "--interval", "2.5", "--missed", "all", "--queue", "q", *ends)
     facts = shown(clean, "mine")
     assert json.loads(facts["kwargs"]) == {"left": 1}
     assert (facts["rule"], facts["missed"], facts["source"]) == ("every 2.5 s", "all", "api")
+    assert (facts["queue"], facts["starts"]) == ("q", "-")
+    assert facts["ends"].startswith("2040-01-01 08:00:00")
 
 
 def test_the_next_times_mark_those_that_a_clock_change_moved(clean: Place) -> None:

@@ -80,6 +80,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"interval": 0}, "interval"), ({"interval": -1}, "interval"), ({"interval": 1e-9}, "interval"),
     ({"interval": 1e12}, "interval"), ({"interval": float("nan")}, "interval"),
     ({"timezone": "Moon/Base"}, "timezone"), ({"timezone": "../../etc/passwd"}, "timezone"),
+    ({"timezone": "localtime"}, "timezone"), ({"timezone": "right/Europe/Berlin"}, "timezone"),
     ({"timezone": "Europe"}, "timezone"), ({"timezone": "a\0b"}, "timezone"),
     ({"timezone": "x" * 65}, "timezone"), ({"missed": "twice"}, "missed"),
     ({"starts_at": datetime(2030, 1, 1)}, "starts_at"),  # noqa: DTZ001

@@ -72,6 +72,8 @@ def test_a_token_ends_at_its_time(book: Book, secret: str) -> None:
     assert book(tokens.identify, secret) is None
     assert book(tokens.by_id, token.id) is None
     assert book(tokens.redeem_link, code) is None
+    with pytest.raises(NotFound):
+        book(tokens.make_link, "ada")
 
 
 def test_a_name_is_given_once_also_at_once(book: Book) -> None:

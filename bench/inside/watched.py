@@ -17,6 +17,7 @@ from typing import Any
 from quart.globals import _cv_request
 
 from asgi import app
+from quart_app import binding
 from quart_app.serve import serve
 
 _SHOWN = 10
@@ -42,7 +43,7 @@ def main(bind: str, file: str) -> None:
 
     signal.signal(signal.SIGUSR1, begin_anew)
     asyncio.Handle._run = watched  # type: ignore[assignment,method-assign]
-    asyncio.run(serve(app, bind))
+    asyncio.run(serve(app, binding.listen(bind)))
     Path(file).write_text(json.dumps(longest))
 
 

@@ -15,12 +15,14 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from websockets import ConnectionClosed, InvalidHandshake
+from websockets import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.asyncio.client import ClientConnection, connect
 
 FINAL = ("succeeded", "failed", "cancelled")
 #: No, or no longer, a token; not from here; no such job: coming back changes nothing.
 REFUSED = (4401, 4403, 4404)
+#: Of a server or a proxy that may do better soon.
+BUSY = (429, 500, 502, 503, 504)
 #: What says that the connection, or the server, is gone for now.
 LOST = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError)
 #: Ids in a frame: one may have 65,536 bytes.
@@ -101,6 +103,8 @@ async def pause(lost: Exception, tries: int) -> None:
     """Waits, longer each time, before coming back; raises what will never be otherwise."""
     if code(lost) in REFUSED:
         raise lost
+    if isinstance(lost, InvalidStatus) and lost.response.status_code not in BUSY:
+        raise lost  # no server of ours, or not its address
     logger.warning("Coming back: %r", lost)
     if code(lost) != 1012 or tries:  # a server that restarts has said so: come back at once
         await asyncio.sleep(random.uniform(0.5, 1) * min(2**tries, 15))
@@ -128,3 +132,5 @@ if __name__ == "__main__":
         asyncio.run(main(parser.parse_args()))
     except ConnectionClosed as refused:
         sys.exit(f"{code(refused)} {refused.rcvd.reason if refused.rcvd else ''}")
+    except InvalidStatus as refused:
+        sys.exit(f"{refused.response.status_code} {refused.response.reason_phrase}")

@@ -41,7 +41,11 @@ def _serve(app: Quart) -> click.Command:
     @click.option("--bind", default="127.0.0.1:8000", show_default=True)
     @click.option("--fd", type=int, help="A listening socket that was handed down, instead.")
     def command(bind: str, fd: int | None) -> None:
-        asyncio.run(serve(app, bind if fd is None else f"fd://{fd}"))
+        try:
+            sock = binding.listen(bind) if fd is None else binding.handed_down(fd)
+        except binding.BadAddress as error:
+            raise click.ClickException(str(error)) from None
+        asyncio.run(serve(app, sock))
 
     return command
 

@@ -40,7 +40,9 @@ def _show(app: Quart) -> click.Command:
         facts = {"id": schedule.id, "source": schedule.source, "task": schedule.task}
         facts |= {"args": json.dumps(schedule.args), "kwargs": json.dumps(schedule.kwargs)}
         facts |= {"rule": _rule(schedule), "timezone": schedule.timezone}
-        facts |= {"missed": schedule.missed, "next": _when(schedule)}
+        facts |= {"missed": schedule.missed, "queue": schedule.queue or "-"}
+        facts |= {"starts": schedule.starts_at or "-", "ends": schedule.ends_at or "-"}
+        facts |= {"next": _when(schedule)}
         for word, fact in facts.items():
             click.echo(f"{word:<9} {fact}")
 

@@ -36,6 +36,8 @@ def clear(command: click.Command) -> click.Command:
             return run(*args, **options) if run else None
         except Problem as problem:
             raise click.ClickException(str(problem)) from None
+        except UnicodeEncodeError:
+            raise click.ClickException("expected text in UTF-8") from None
         except DBAPIError as error:
             reason = str(error.orig).partition("\n")[0]
             raise click.ClickException(f"The database does not answer: {reason}") from None

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from quart_app.bulk import Mark, Tally
 from quart_app.errors import Invalid
@@ -152,9 +153,22 @@ def read(model: type[Model], value: Any) -> Model:
 
 
 def invalid(error: ValidationError) -> Invalid:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"])) or "body"
-    return Invalid(field, first["msg"].removeprefix("Value error, "))
+    return Invalid(field, _said(first))
+
+
+def _said(wrong: ErrorDetails) -> str:
+    """In the words of who sent JSON, where pydantic speaks of Python's types."""
+    is_text = isinstance(wrong["input"], str)
+    match wrong["type"]:
+        case "dict_type" | "model_type":
+            return "expected an object"
+        case "too_long" if is_text:
+            return f"expected at most {wrong['ctx']['max_length']} characters"
+        case "too_short" if is_text:
+            return f"expected at least {wrong['ctx']['min_length']} characters"
+    return wrong["msg"].removeprefix("Value error, ")
 
 
 def tally_json(tally: Tally) -> dict[str, Any]:

@@ -148,6 +148,16 @@ def test_a_wrong_token_is_no_reason_to_come_back(served: Served, still: Ledger) 
     assert called(served, "wrong", "over_websocket", NOBODY, "another") == refused
 
 
+def test_an_address_that_is_none_of_ours_is_no_reason_to_come_back(
+    served: Served, secret: str
+) -> None:
+    elsewhere = f"{served.address}/no/such"
+    for ids in ([NOBODY], [NOBODY, "another"]):
+        words = command("over_websocket", *ids, "--url", elsewhere)
+        code, out, err = run(words, {"TOKEN": secret})
+        assert (code, out, err) == (1, "", "404 \n")
+
+
 def test_an_unknown_job_ends_it_where_it_is_the_only_one(
     served: Served, secret: str, still: Ledger
 ) -> None:

@@ -120,6 +120,15 @@ async def test_a_wrong_value_is_422_and_named(client: Any, headers: Any) -> None
     assert await count(client) == 0
 
 
+async def test_what_is_wrong_is_said_in_the_words_of_json(client: Any) -> None:
+    for wrong, said in (
+        ({"kwargs": []}, "expected an object"),
+        ({"queue": "x" * 101}, "at most 100 characters"),
+    ):
+        answer = await client.post("/api/jobs", json={"task": ADD, "args": [1], **wrong})
+        assert said in (await problem(answer, 422))["detail"]
+
+
 async def test_a_long_idempotency_key_is_422(client: Any) -> None:
     headers = {"Idempotency-Key": "k" * 256}
     answer = await client.post("/api/jobs", json={"task": ADD, "args": [1]}, headers=headers)
