@@ -151,7 +151,7 @@ def _ready(app: Quart, consumer: Any) -> None:
         "celery": metadata.version("celery"),
         "pid": os.getpid(),
         "pool": worker.pool_cls.__module__.rpartition(".")[2],
-        "concurrency": worker.concurrency,
+        "concurrency": watch.at_once(worker),
         "queues": queues,
     }
     watching, database = Watch(worker, queues), db.beside_forks(app)
@@ -162,6 +162,7 @@ def _ready(app: Quart, consumer: Any) -> None:
         nodes.seen(session, name, "worker", boot, info | now)
         watching.end_stubborn(session)
         if starved > watch.MOST_STARVED:
+            logger.critical("No message came for %.0f s, though some wait.", starved)
             start_again(worker)
 
     def glance() -> None:

@@ -2,10 +2,12 @@
 
 import threading
 from functools import partial
+from signal import SIGTERM
 from typing import Any
 
 import billiard.exceptions
 from billiard.exceptions import WorkerLostError
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker.request import Request
 from sqlalchemy.orm import Session
 
@@ -40,6 +42,15 @@ class JobRequest(Request):
             self._write(partial(self._timed_out, timeout=timeout)).wait(_PATIENCE)
         super().on_timeout(soft, timeout)
 
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """As its worker is told to stop at once: a pool without processes can end none of them."""
+        try:
+            super().cancel(pool, signal, emit_retry)
+        except NotImplementedError:
+            if isinstance(pool, SoloPool):  # the body runs beneath this very call
+                raise SystemExit(-SIGTERM) from None
+            self._write(partial(_stopped, job_id=self.id, pid=self.worker_pid)).wait(_PATIENCE)
+
     def write_down_death(self) -> None:
         """Gives the job back, unless it has ended or is in other hands."""
         self._write(partial(_died, job_id=self.id, pid=self.worker_pid))
@@ -52,6 +63,11 @@ class JobRequest(Request):
     def _timed_out(self, session: Session, timeout: float) -> None:
         if job := attempts.claimed(session, self.id, nodes.holder(self.worker_pid)):
             self.task.end_failed(session, job, TimeLimitExceeded(timeout))
+
+
+def _stopped(session: Session, job_id: str, pid: int) -> None:
+    if job := attempts.claimed(session, job_id, nodes.holder(pid)):
+        rescue.stopped(session, job_id, job.attempt)
 
 
 def _died(session: Session, job_id: str, pid: int) -> None:

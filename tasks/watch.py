@@ -61,7 +61,7 @@ class Watch:
         self._received += 1
 
     def _has_room(self) -> bool:
-        return len(state.reserved_requests) < self._worker.concurrency
+        return len(state.reserved_requests) < at_once(self._worker)
 
     def _is_waited_for(self) -> bool:
         try:
@@ -95,6 +95,11 @@ class _Since:
         if not is_so or self._since is None or sign != self._sign:
             self._since, self._sign = now if is_so else None, sign
         return now - self._since if self._since else 0.0
+
+
+def at_once(worker: Any) -> int:
+    """How many jobs it runs at once: a solo pool one, whatever the worker was told."""
+    return int(worker.pool.limit)
 
 
 def child_pids(worker: Any) -> list[int]:

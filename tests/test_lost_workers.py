@@ -18,6 +18,7 @@ from redis import Redis
 
 from quart_app.doorbell import Ring, message, redis_payload
 from quart_app.models import Job, JobState
+from tasks.watch import MOST_STARVED
 from tests import real
 from tests.conftest import Place
 from tests.ledger import FINAL, Ledger
@@ -177,6 +178,23 @@ def test_processes_that_are_told_to_stop_give_back_their_jobs(
     assert "was stopped" in str(job.error)
 
 
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_pool_without_processes_gives_back_its_job_too(
+    ledger: Ledger, clean: Place, tmp_path: Path, pool: str
+) -> None:
+    """Told to stop at once, as Ctrl-C does when it comes again."""
+    with real.process([*ARGV, "--pool", pool], clean.env, tmp_path / "log") as process:
+        job_id = ledger.submit("touch", str(tmp_path / "marks"), 60.0, queue="mine")
+        begun(tmp_path / "marks")
+        process.send_signal(signal.SIGQUIT)
+        job = ledger.reached(job_id, JobState.QUEUED)
+        if pool == "solo":
+            process.wait(15)
+    assert (job.state, job.losses) == (JobState.QUEUED, 0)
+    assert "was stopped" in str(job.error)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize("text", [b"{", b"\xff\x00", b"[]", b"null", b"{}", b"5", b"[" * 100_000])
 def test_what_is_no_message_ends_no_worker(
     ledger: Ledger, worker: Path, clean: Place, text: bytes
@@ -238,6 +256,18 @@ def test_a_worker_that_gets_nothing_though_some_waits_starts_itself_again(
         job_id = ledger.submit("add", 1, queue="mine")
         assert ledger.ended(job_id, 60).state is JobState.SUCCEEDED
         assert log.read_text().count("This worker starts itself again.") == 1
+
+
+def test_a_solo_worker_that_is_at_work_gets_no_more_and_goes_on(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    with real.worker(clean.env, tmp_path / "log", *WORDS, "--pool=solo") as log:
+        first = ledger.submit("touch", str(tmp_path / "marks"), MOST_STARVED + 3, queue="mine")
+        rest = [ledger.submit("add", 1, queue="mine") for _ in range(3)]
+        for job_id in (first, *rest):
+            job = ledger.ended(job_id, 60)
+            assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+        assert "starts itself again" not in log.read_text()
 
 
 def test_a_worker_whose_main_loop_breaks_starts_itself_again(
