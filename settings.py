@@ -296,6 +296,8 @@ CELERY_ENABLE_UTC = env.bool("CELERY_ENABLE_UTC", True)
 CELERY_IMPORTS = tuple(
     _names("CELERY_IMPORTS", ["tasks.scheduler", "tasks.background"], r"[\w.]+", "modules")
 )
+#: Modules with views, tables or commands of one's own: `init_app(app)` of each is called.
+EXTENSIONS = _names("EXTENSIONS", [], r"[\w.]+", "modules")
 CELERY_TASK_QUEUES = {
     name: {"exchange": name, "routing_key": name}
     for name in _names("CELERY_TASK_QUEUES", ["celery"], r"\S+", "names of queues")

@@ -4,7 +4,8 @@ import importlib
 import secrets
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     traces.init_app(app)
     web.init_app(app)
     cli.init_app(app)
+    _load_extensions(app)
     _load_tasks(app)
     _check_provider(app)
     _check_queues(app)
@@ -83,15 +85,27 @@ def _made_once(path: Path) -> str:
     return path.read_text()
 
 
+def _load_extensions(app: Quart) -> None:
+    for module in app.config["EXTENSIONS"]:
+        with _clear("EXTENSIONS", module):
+            importlib.import_module(module).init_app(app)
+
+
 def _load_tasks(app: Quart) -> None:
     """Imports the task modules, so that names and parameters are known on both sides."""
-    celery = app.extensions["celery"]
     for module in app.config["CELERY_IMPORTS"]:
-        try:
+        with _clear("CELERY_IMPORTS", module):
             importlib.import_module(module)
-        except Exception as error:
-            sys.exit(f"CELERY_IMPORTS = {module!r}: {_told(error, module)}")
-    celery.finalize()
+    app.extensions["celery"].finalize()
+
+
+@contextmanager
+def _clear(setting: str, module: str) -> Iterator[None]:
+    """Ends the process with one line where a module of somebody's own cannot be loaded."""
+    try:
+        yield
+    except Exception as error:
+        sys.exit(f"{setting} = {module!r}: {_told(error, module)}")
 
 
 def _told(error: Exception, module: str) -> str:

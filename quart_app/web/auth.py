@@ -69,6 +69,12 @@ def needs(role: Role) -> Callable[[View], View]:
     return mark
 
 
+def public(view: View) -> View:
+    """For a view that asks nobody for a token; who sends one is known in `g.user` all the same."""
+    view.is_public = True  # type: ignore[attr-defined]
+    return view
+
+
 def sign_in(token: Token) -> None:
     """A new session for this browser; nothing of an earlier one is kept."""
     session.clear()
@@ -113,12 +119,14 @@ async def _admit() -> Any:
     if request.endpoint in _UNASKED:
         return None
     g.user = await _identify(request)
-    if g.user is None and request.endpoint not in _PUBLIC:
+    view = current_app.view_functions[request.endpoint]
+    is_public = request.endpoint in _PUBLIC or getattr(view, "is_public", False)
+    if g.user is None and not is_public:
         return await _ask_who()
     _remember(g.user)
     if request.method not in SAFE and (g.user is None or g.user.by_session):
         await _require_own_form()
-    if request.endpoint not in _PUBLIC and not g.user.may(_needed_role()):
+    if not is_public and not g.user.may(_needed_role()):
         raise Forbidden(f"Your role is {g.user.role}; this needs {_needed_role()}.")
     return None
 
