@@ -87,7 +87,7 @@ class MessageState(enum.StrEnum):
     WAITING = "waiting"  #: not handed over yet
     SENDING = "sending"  #: marked before the provider is called
     SENT = "sent"  #: the provider took it
-    FAILED = "failed"  #: the provider refused it
+    FAILED = "failed"  #: nobody has it: it was refused or cancelled, or its job ended first
     UNKNOWN = "unknown"  #: handed over, but no answer came; never sent again by itself
 
 

@@ -17,13 +17,15 @@ import pytest
 from apprise.plugins.twilio import NotifyTwilio
 from pydantic import TypeAdapter, ValidationError
 from quart import Quart
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from quart_app import baggage, db, sms
+from quart_app import baggage, db, jobs, sms
 from quart_app.baggage import Baggage
 from quart_app.errors import Conflict
 from quart_app.models import Base, Message, MessageState
 from quart_app.sms.gateway import Gateway
+from tests.book import Book
 
 # Apprise imports it before Python 3.13.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -270,7 +272,7 @@ def test_a_long_text_is_one_request_even_if_the_url_asks_to_split_it(endpoint: E
     assert json.loads(body)["text"].rstrip() == text.rstrip()
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503, 599])
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
 def test_an_answer_that_says_no_is_a_refusal(endpoint: Endpoint, status: int) -> None:
     endpoint.behaviour = answers(status)
     with pytest.raises(sms.Refused, match=f"answered HTTP {status}"):
@@ -278,8 +280,18 @@ def test_an_answer_that_says_no_is_a_refusal(endpoint: Endpoint, status: int) ->
     assert len(endpoint.received) == 1
 
 
-@pytest.mark.parametrize("status", [502, 504, 302, 307])
-def test_an_answer_of_something_in_between_leaves_the_outcome_unknown(
+@pytest.mark.parametrize(("status", "headers"), [(429, {}), (503, {"Retry-After": "30"})])
+def test_a_provider_that_asks_to_come_again_is_not_reached(
+    endpoint: Endpoint, status: int, headers: dict[str, str]
+) -> None:
+    endpoint.behaviour = answers(status, **headers)
+    with pytest.raises(sms.NotReached, match=f"takes none now: it answered HTTP {status}"):
+        Gateway(f"json://{endpoint.address}/").send(TO, TEXT, "ref-1")
+    assert len(endpoint.received) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599, 302, 307])
+def test_an_answer_that_may_come_after_it_was_taken_leaves_the_outcome_unknown(
     endpoint: Endpoint, status: int
 ) -> None:
     endpoint.behaviour = answers(status, Location="/elsewhere")
@@ -420,8 +432,8 @@ def test_what_it_refused_or_left_open_is_recorded_with_the_reason(
     assert message.sent_at is None
 
 
-@pytest.mark.parametrize("state", [SENT, FAILED, UNKNOWN])
-def test_a_message_that_has_its_end_is_not_sent_again(
+@pytest.mark.parametrize("state", [SENT, UNKNOWN])
+def test_a_message_that_somebody_has_or_may_have_is_not_sent_again(
     session: Session, state: MessageState
 ) -> None:
     first, _ = sms.begin(session, "job-1", TO, TEXT)
@@ -439,12 +451,41 @@ def test_a_message_whose_attempt_died_within_the_call_becomes_unknown(session: S
         sms.record(session, first.id, SENT)
 
 
-def test_a_message_that_was_not_reached_is_tried_again(session: Session) -> None:
-    first, _ = sms.begin(session, "job-1", TO, TEXT)
-    sms.record(session, first.id, WAITING, "no connection")
+@pytest.mark.parametrize("state", [WAITING, FAILED])
+def test_a_message_that_nobody_has_is_sent_by_the_next_attempt(
+    session: Session, state: MessageState
+) -> None:
+    first, _ = sms.begin(session, "job-1", TO, TEXT, provider="old")
+    sms.record(session, first.id, state, "no connection")
     assert sms.due(session) == []
-    again, go = sms.begin(session, "job-1", TO, TEXT)
+    again, go = sms.begin(session, "job-1", TO, TEXT, provider="new")
     assert (again.id, again.state, go) == (first.id, SENDING, True)
+    assert (again.provider, again.error) == ("new", None)
+
+
+@pytest.mark.parametrize(
+    ("left", "found", "error"),
+    [
+        (WAITING, FAILED, "its job ended before it was handed over: no connection"),
+        (SENDING, UNKNOWN, "its job ended while it was being handed over"),
+    ],
+)
+def test_a_message_whose_job_ended_has_its_end_as_well(
+    book: Book, left: MessageState, found: MessageState, error: str
+) -> None:
+    job = book.submit(sms.TASK, args=[TO, TEXT])
+    message, _ = book(sms.begin, job.id, TO, TEXT)
+    if left is WAITING:
+        book(sms.record, message.id, WAITING, "no connection")
+    book(jobs.cancel, job.id)
+    ended = book(message_of, job.id)
+    assert (ended.state, ended.error) == (found, error)
+    book(jobs.retry, job.id)
+    assert book(sms.begin, job.id, TO, TEXT)[1] is (left is WAITING)
+
+
+def message_of(session: Session, job_id: str) -> Message:
+    return session.scalars(select(Message).where(Message.job_id == job_id)).one()
 
 
 def test_an_unknown_message_cannot_be_recorded(session: Session) -> None:

@@ -12,6 +12,16 @@ from quart_app import db
 from quart_app.errors import Conflict
 from quart_app.models import Message, MessageState
 
+#: The task that hands a message over.
+TASK = "tasks.background.async_send_sms"
+#: Nobody has taken a message that is in one of these.
+_NOT_TAKEN = (MessageState.WAITING, MessageState.FAILED)
+#: What becomes of a message that its job leaves behind, and why.
+_LEFT_BEHIND = {
+    MessageState.WAITING: (MessageState.FAILED, "its job ended before it was handed over"),
+    MessageState.SENDING: (MessageState.UNKNOWN, "its job ended while it was being handed over"),
+}
+
 
 def schedule(session: Session, to: str, text: str, send_at: datetime) -> Message:
     """A message for later; `send_at` is aware."""
@@ -34,7 +44,7 @@ def due(session: Session, limit: int = 500) -> list[Message]:
 
 def refuse(session: Session, message_id: str, error: str) -> None:
     """A waiting message that no job could hand over ends as `failed`."""
-    _move(session, message_id, MessageState.WAITING, MessageState.FAILED, error=error)
+    _move(session, message_id, [MessageState.WAITING], MessageState.FAILED, error=error)
 
 
 def begin(
@@ -42,17 +52,19 @@ def begin(
 ) -> tuple[Message, bool]:
     """The message of this job, made where there is none, and whether to hand it over now.
 
-    True has marked it as `sending`: commit before the provider is called, then `record`. A message
-    found so marked becomes `unknown`: an earlier attempt ended within the call.
+    True has marked it as `sending`: commit before the provider is called, then `record`. One that
+    `failed` nobody has, so that a retry of its job sends it. A message found marked becomes
+    `unknown`: an earlier attempt ended within the call.
     """
     message = session.scalar(select(Message).where(Message.job_id == job_id))
     if message is None:
         marked = {"state": MessageState.SENDING, "provider": provider}
         return _add(session, to=to, text=text, job_id=job_id, **marked), True
-    go = _move(session, message.id, MessageState.WAITING, MessageState.SENDING, provider=provider)
+    anew = {"provider": provider, "error": None}
+    go = _move(session, message.id, _NOT_TAKEN, MessageState.SENDING, **anew)
     if not go:
         error = "the attempt that was handing it over ended without an answer"
-        _move(session, message.id, MessageState.SENDING, MessageState.UNKNOWN, error=error)
+        _move(session, message.id, [MessageState.SENDING], MessageState.UNKNOWN, error=error)
     session.refresh(message)
     return message, go
 
@@ -65,18 +77,18 @@ def record(
     Raises Conflict when it is no longer `sending`: another attempt has judged it meanwhile.
     """
     sent_at = db.now() if state == MessageState.SENT else None
-    if not _move(session, message_id, MessageState.SENDING, state, error=error, sent_at=sent_at):
+    if not _move(session, message_id, [MessageState.SENDING], state, error=error, sent_at=sent_at):
         raise Conflict(f"message {message_id} is not being sent, so it cannot become {state}")
 
 
 def abandon(session: Session, job_ids: Sequence[str]) -> None:
-    """Those of jobs that have ended become `unknown` where they were `sending`."""
-    sending = Message.state == MessageState.SENDING
+    """Those of jobs that have ended: `unknown` where they were `sending`, `failed` if `waiting`."""
+    left = (Message.job_id.in_(job_ids), Message.state.in_(_LEFT_BEHIND))
     # Found first, then locked by their ids alone, as all do: no two wait for each other.
-    found = session.scalars(select(Message.id).where(Message.job_id.in_(job_ids), sending)).all()
-    error = "its job ended while it was being handed over"
-    for message_id in found:
-        _move(session, message_id, MessageState.SENDING, MessageState.UNKNOWN, error=error)
+    found = session.execute(select(Message.id, Message.state, Message.error).where(*left)).all()
+    for message_id, before, reason in found:
+        after, error = _LEFT_BEHIND[before]
+        _move(session, message_id, [before], after, error=f"{error}: {reason}" if reason else error)
 
 
 def recent(session: Session, limit: int = 20) -> list[Message]:
@@ -93,8 +105,12 @@ def _add(session: Session, **columns: Any) -> Message:
 
 
 def _move(
-    session: Session, message_id: str, before: MessageState, after: MessageState, **columns: Any
+    session: Session,
+    message_id: str,
+    before: Sequence[MessageState],
+    after: MessageState,
+    **columns: Any,
 ) -> bool:
-    here = (Message.id == message_id, Message.state == before)
+    here = (Message.id == message_id, Message.state.in_(before))
     result: Any = session.execute(update(Message).where(*here).values(state=after, **columns))
     return bool(result.rowcount)
