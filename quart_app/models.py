@@ -259,6 +259,10 @@ class Message(Base):
     #: The provider's name, never its address or credentials.
     provider: Mapped[str | None]
     error: Mapped[str | None] = mapped_column(LONG_TEXT)
+    #: What travels with a scheduled one into its job, as `Job.context`.
+    context: Mapped[Any | None] = mapped_column(Json)
+    #: Digest that tells whether a scheduled one is asked for again.
+    idempotency_key: Mapped[str | None] = mapped_column(DIGEST, index=True, unique=True)
 
     __table_args__ = (Index(None, "state", "send_at"), Base.__table_args__)
 

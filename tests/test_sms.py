@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from quart import Quart
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from quart_app import baggage, db, jobs, sms
+from quart_app import audit, baggage, db, jobs, sms
 from quart_app.baggage import Baggage
-from quart_app.errors import Conflict
+from quart_app.errors import Conflict, NotFound
 from quart_app.models import Base, Message, MessageState
 from quart_app.sms.gateway import Gateway
-from tests.book import Book
+from tests.book import Book, at_once
 
 # Apprise imports it before Python 3.13.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -500,6 +501,79 @@ def test_messages_are_due_when_their_time_has_come_oldest_first(session: Session
     sms.begin(session, "job-1", TO, TEXT)
     assert sms.due(session) == [early, late]
     assert sms.due(session, limit=1) == [early]
+
+
+def for_later(book: Book, **options: Any) -> Message:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    message: Message = book(sms.schedule, TO, TEXT, later, **options)
+    return message
+
+
+def audited(book: Book) -> list[tuple[str, str | None]]:
+    entries = book(audit.search, exact={})
+    return [(entry.action, entry.target) for entry in entries]
+
+
+def test_a_message_for_later_keeps_who_asked_and_is_in_the_audit_log(book: Book) -> None:
+    def by_ada(session: Session) -> Message:
+        baggage.carry(Baggage(user="ada", request_id="abc-1"))
+        return sms.schedule(session, TO, TEXT, datetime.now(UTC))
+
+    message = book(by_ada)
+    assert message.context == {"user": "ada", "request_id": "abc-1"}
+    assert audited(book) == [("message.schedule", message.id)]
+
+
+def test_a_message_that_is_scheduled_twice_with_one_key_is_one(book: Book) -> None:
+    ids = at_once([partial(for_later, book, idempotency_key="k" * 64)] * 3)
+    assert len({getattr(message, "id", message) for message in ids}) == 1
+    assert (book.count(Message), len(audited(book))) == (1, 1)
+
+
+def test_a_message_that_waits_for_its_time_is_cancelled_and_never_due(book: Book) -> None:
+    message = for_later(book)
+    book.set(message, send_at=db.now(-1))
+    book(sms.cancel, message.id)
+    assert book(sms.due) == []
+    (cancelled,) = book(sms.recent)
+    assert (cancelled.state, cancelled.error) == (FAILED, "cancelled before its time came")
+    assert audited(book)[0] == ("message.cancel", message.id)
+
+
+def test_a_message_that_has_a_job_or_its_end_is_not_cancelled(book: Book) -> None:
+    message = for_later(book)
+    book.set(message, job_id="1" * 36)
+    with pytest.raises(Conflict, match="waits no longer"):
+        book(sms.cancel, message.id)
+    for unknown in ("no-such-id", "é"):
+        with pytest.raises(NotFound, match="no message"):
+            book(sms.cancel, unknown)
+    assert [action for action, _ in audited(book)] == ["message.schedule"]
+
+
+def test_of_a_cancel_and_a_job_that_meet_the_message_gets_one(book: Book) -> None:
+    message = for_later(book)
+    book.set(message, send_at=db.now(-1))
+    took, cancelled = at_once([partial(book, take_due), partial(book, sms.cancel, message.id)])
+    assert (took == [message.id]) is isinstance(cancelled, Conflict)
+    (after,) = book(sms.recent)
+    assert after.state is (WAITING if took else FAILED)
+
+
+def take_due(session: Session) -> list[str]:
+    found = sms.due(session)
+    for message in found:
+        message.job_id = "1" * 36
+    return [message.id for message in found]
+
+
+def test_those_that_wait_for_their_time_are_apart_from_the_rest(session: Session) -> None:
+    now = datetime.now(UTC)
+    late, early = (sms.schedule(session, TO, TEXT, now + timedelta(days=d)) for d in (2, 1))
+    sent, _ = sms.begin(session, "job-1", TO, TEXT)
+    assert sms.waiting(session, limit=2) == [early, late]
+    assert sms.waiting(session, limit=1) == [early]
+    assert sms.recent(session) == [sent]
 
 
 def test_a_due_message_is_sent_by_the_job_that_was_made_for_it(session: Session) -> None:

@@ -1,6 +1,17 @@
 """SMS: numbers, texts, the providers that take them, and the rows that say what became of each."""
 
-from quart_app.sms.messages import TASK, abandon, begin, due, recent, record, refuse, schedule
+from quart_app.sms.messages import (
+    TASK,
+    abandon,
+    begin,
+    cancel,
+    due,
+    recent,
+    record,
+    refuse,
+    schedule,
+    waiting,
+)
 from quart_app.sms.numbers import Number, parse_number
 from quart_app.sms.outcomes import NotReached, OutcomeUnknown, Refused
 from quart_app.sms.providers import Console, Provider, provider
@@ -18,6 +29,7 @@ __all__ = [
     "Text",
     "abandon",
     "begin",
+    "cancel",
     "due",
     "parse_number",
     "provider",
@@ -26,4 +38,5 @@ __all__ = [
     "refuse",
     "schedule",
     "segments",
+    "waiting",
 ]

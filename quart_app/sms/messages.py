@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, and_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from quart_app import db
-from quart_app.errors import Conflict
+from quart_app import actors, audit, baggage, db, events, traces
+from quart_app.errors import Conflict, NotFound
 from quart_app.models import Message, MessageState
 
 #: The task that hands a message over.
@@ -21,11 +22,44 @@ _LEFT_BEHIND = {
     MessageState.WAITING: (MessageState.FAILED, "its job ended before it was handed over"),
     MessageState.SENDING: (MessageState.UNKNOWN, "its job ended while it was being handed over"),
 }
+_UNSTARTED = (Message.state == MessageState.WAITING, Message.job_id.is_(None))
 
 
-def schedule(session: Session, to: str, text: str, send_at: datetime) -> Message:
-    """A message for later; `send_at` is aware."""
-    return _add(session, to=to, text=text, state=MessageState.WAITING, send_at=send_at)
+def schedule(
+    session: Session, to: str, text: str, send_at: datetime, idempotency_key: str | None = None
+) -> Message:
+    """A message for later; `send_at` is aware. The same key again gives the same message.
+
+    It keeps what travels with who asked, for its job. Raises Denied.
+    """
+    actors.check(TASK)
+    new = {"to": to, "text": text, "send_at": send_at, "idempotency_key": idempotency_key}
+    context = traces.onward(baggage.current()).known()
+    try:
+        with session.begin_nested():
+            message = _add(session, state=MessageState.WAITING, context=context, **new)
+    except IntegrityError:
+        same = Message.idempotency_key == idempotency_key
+        return session.scalars(select(Message).where(same)).one()
+    audit.record(session, "message.schedule", message.id, send_at=events.timestamp(send_at))
+    return message
+
+
+def cancel(session: Session, message_id: str) -> None:
+    """One that waits for its time ends as `failed`.
+
+    Raises Denied, NotFound, or Conflict when it has a job, which can be cancelled, or its end.
+    """
+    actors.check(TASK)
+    # MySQL cannot even compare the column with other letters.
+    message = session.get(Message, message_id) if message_id.isascii() else None
+    if message is None:
+        raise NotFound(f"There is no message {message_id}.")
+    ended = {"state": MessageState.FAILED, "error": "cancelled before its time came"}
+    cancelling = update(Message).where(Message.id == message.id, *_UNSTARTED).values(ended)
+    if session.execute(cancelling).rowcount == 0:  # type: ignore[attr-defined]
+        raise Conflict("This message waits no longer; if it has a job, that can be cancelled.")
+    audit.record(session, "message.cancel", message.id)
 
 
 def due(session: Session, limit: int = 500) -> list[Message]:
@@ -33,12 +67,7 @@ def due(session: Session, limit: int = 500) -> list[Message]:
 
     Those that another transaction has locked are left out, so that each gets one job.
     """
-    found = select(Message).where(
-        Message.state == MessageState.WAITING,
-        Message.send_at <= db.now(),
-        Message.job_id.is_(None),
-    )
-    found = found.order_by(Message.send_at, Message.id).limit(limit)
+    found = _first_due(limit).where(Message.send_at <= db.now())
     return list(session.scalars(found.with_for_update(skip_locked=True)))
 
 
@@ -91,9 +120,20 @@ def abandon(session: Session, job_ids: Sequence[str]) -> None:
         _move(session, message_id, [before], after, error=f"{error}: {reason}" if reason else error)
 
 
+def waiting(session: Session, limit: int) -> list[Message]:
+    """Those that have no job yet, the first due first."""
+    return list(session.scalars(_first_due(limit)))
+
+
 def recent(session: Session, limit: int = 20) -> list[Message]:
-    """Newest first."""
-    return list(session.scalars(select(Message).order_by(Message.id.desc()).limit(limit)))
+    """All others, newest first."""
+    others = select(Message).where(~and_(*_UNSTARTED)).order_by(Message.id.desc())
+    return list(session.scalars(others.limit(limit)))
+
+
+def _first_due(limit: int) -> Select[Message]:
+    first = select(Message).where(*_UNSTARTED).order_by(Message.send_at, Message.id)
+    return first.limit(limit)
 
 
 def _add(session: Session, **columns: Any) -> Message:
