@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 
 from quart_app import audit, baggage, db, jobs, sms
 from quart_app.baggage import Baggage
-from quart_app.errors import Conflict, NotFound
+from quart_app.celeryext import in_app_context
+from quart_app.errors import Conflict, NotFound, Permanent
 from quart_app.models import Base, Message, MessageState
 from quart_app.sms.gateway import Gateway
 from tests.book import Book, at_once
@@ -515,13 +516,50 @@ def audited(book: Book) -> list[tuple[str, str | None]]:
 
 
 def test_a_message_for_later_keeps_who_asked_and_is_in_the_audit_log(book: Book) -> None:
-    def by_ada(session: Session) -> Message:
-        baggage.carry(Baggage(user="ada", request_id="abc-1"))
-        return sms.schedule(session, TO, TEXT, datetime.now(UTC))
-
-    message = book(by_ada)
+    message = book(by_ada, datetime.now(UTC))
     assert message.context == {"user": "ada", "request_id": "abc-1"}
     assert audited(book) == [("message.schedule", message.id)]
+
+
+def by_ada(session: Session, at: datetime) -> Message:
+    baggage.carry(Baggage(user="ada", request_id="abc-1"))
+    return sms.schedule(session, TO, TEXT, at)
+
+
+def send_due(book: Book) -> dict[str, Any]:
+    """As beat has a worker do it."""
+    send = book.app.extensions["celery"].tasks["tasks.scheduler.send_sms"]
+    done: dict[str, Any] = in_app_context(book.app, send)
+    return done
+
+
+def test_the_job_of_a_message_is_asked_for_by_whoever_scheduled_it(book: Book) -> None:
+    message = book(by_ada, datetime.now(UTC) - timedelta(seconds=1))
+    (job_id,) = send_due(book)["jobs"]
+    assert book.job(job_id).context == message.context
+    book.set(for_later(book), send_at=db.now(-1), context=None)
+    (job_id,) = send_due(book)["jobs"]
+    assert book.job(job_id).context == {}
+
+
+def test_a_full_queue_gets_what_it_has_room_for_and_the_rest_waits(book: Book) -> None:
+    for _ in range(3):
+        book.set(for_later(book), send_at=db.now(-1))
+    book.app.config["MAX_QUEUE_DEPTH"] = 2
+    assert [send_due(book)["started"] for _ in range(2)] == [2, 0]
+    assert (book.count(), len(book(sms.due))) == (2, 1)
+    book.app.config["MAX_QUEUE_DEPTH"] = 3
+    assert send_due(book)["started"] == 1
+
+
+def test_a_worker_that_does_not_know_the_task_says_what_to_do(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.set(for_later(book), send_at=db.now(-1))
+    monkeypatch.delitem(book.app.extensions["celery"].tasks, sms.TASK)
+    with pytest.raises(Permanent, match=r"Name tasks\.background in CELERY_IMPORTS"):
+        send_due(book)
+    assert len(book(sms.due)) == 1
 
 
 def test_a_message_that_is_scheduled_twice_with_one_key_is_one(book: Book) -> None:

@@ -67,8 +67,12 @@ def due(session: Session, limit: int = 500) -> list[Message]:
 
     Those that another transaction has locked are left out, so that each gets one job.
     """
-    found = _first_due(limit).where(Message.send_at <= db.now())
-    return list(session.scalars(found.with_for_update(skip_locked=True)))
+    are_due = _first_due(limit).where(Message.send_at <= db.now())
+    ids = session.scalars(are_due.with_only_columns(Message.id)).all()
+    # By their ids alone, as who cancels one does: by another index, this would deadlock with that.
+    free = select(Message).where(Message.id.in_(ids)).order_by(Message.send_at, Message.id)
+    held = session.scalars(free.with_for_update(skip_locked=True)).all()
+    return [each for each in held if each.state is MessageState.WAITING and each.job_id is None]
 
 
 def refuse(session: Session, message_id: str, error: str) -> None:
