@@ -87,7 +87,7 @@ class MessageState(enum.StrEnum):
     WAITING = "waiting"  #: not handed over yet
     SENDING = "sending"  #: marked before the provider is called
     SENT = "sent"  #: the provider took it
-    FAILED = "failed"  #: the provider refused it
+    FAILED = "failed"  #: nobody has it: it was refused or cancelled, or its job ended first
     UNKNOWN = "unknown"  #: handed over, but no answer came; never sent again by itself
 
 
@@ -259,6 +259,10 @@ class Message(Base):
     #: The provider's name, never its address or credentials.
     provider: Mapped[str | None]
     error: Mapped[str | None] = mapped_column(LONG_TEXT)
+    #: What travels with a scheduled one into its job, as `Job.context`.
+    context: Mapped[Any | None] = mapped_column(Json)
+    #: Digest that tells whether a scheduled one is asked for again.
+    idempotency_key: Mapped[str | None] = mapped_column(DIGEST, index=True, unique=True)
 
     __table_args__ = (Index(None, "state", "send_at"), Base.__table_args__)
 

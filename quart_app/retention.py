@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from quart_app import db
@@ -53,8 +53,9 @@ def prune_repeats(session: Session, most: int) -> int:
 
 
 def prune_messages(session: Session, age: float, most: int) -> int:
-    """Deletes messages that were sent or refused and made more than `age` seconds ago."""
-    old = (Message.state.in_(_ENDED_MESSAGES), Message.created_at < db.now(-age))
+    """Deletes messages that were sent or failed and had their time more than `age` seconds ago."""
+    its_time = func.coalesce(Message.send_at, Message.created_at)
+    old = (Message.state.in_(_ENDED_MESSAGES), its_time < db.now(-age))
     return _delete(session, Message, select(Message.id).where(*old).limit(most))
 
 

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from quart import current_app
+from sqlalchemy.orm import Session
 
-from quart_app import db, jobs, retention, sms
-from quart_app.errors import Invalid
-from quart_app.models import JobState
+from quart_app import baggage, db, jobs, retention, sms
+from quart_app.errors import Full, Invalid, NotFound, Permanent
+from quart_app.models import Job, JobState, Message
 from tasks.base import task
 
 #: Messages of one transaction, which others wait for, and of one run: the next one goes on.
@@ -20,22 +22,46 @@ _PRUNED_AT_ONCE = 500
 _PRUNE_SECONDS = 120.0
 
 
+@dataclass
+class _Batch:
+    """What became of messages that are due."""
+
+    #: The jobs that were made.
+    started: list[str] = field(default_factory=list)
+    #: By message why there could be no job.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: Why the rest has to wait, where the queue takes no more.
+    full: str = ""
+
+    @property
+    def count(self) -> int:
+        return len(self.started) + len(self.refused)
+
+
 @task(bind=True)
 def send_sms(self: Any) -> dict[str, Any]:
-    """Gives each message whose time has come a job of its own, in one transaction with it."""
-    started: list[str] = []
-    refused: dict[str, str] = {}
-    while len(started) + len(refused) < _MOST:
-        taken, wrong = _start_batch()
-        started += taken
-        refused |= wrong
-        if len(taken) + len(wrong) < _BATCH:
+    """Gives each message whose time has come a job of its own, in one transaction with it.
+
+    What a full queue has no room for is left to the next run.
+    """
+    found = _Batch()
+    while found.count < _MOST and not found.full:
+        batch = _start_batch()
+        found.started += batch.started
+        found.refused |= batch.refused
+        found.full = batch.full
+        if batch.count < _BATCH:
             break
-    for message_id, why in refused.items():
+    for message_id, why in found.refused.items():
         self.log(f"Message {message_id} cannot be sent: {why}", "warning")
-    due = len(started) + len(refused)
-    self.log(f"{due} due: {len(started)} given to a job each, {len(refused)} refused.")
-    return {"due": due, "started": len(started), "refused": len(refused), "jobs": started}
+    if found.full:
+        self.log(f"The others wait for the next run: {found.full}", "warning")
+    given = f"{len(found.started)} given to a job each, {len(found.refused)} refused"
+    self.log(f"{found.count} due: {given}.")
+    return {
+        "due": found.count, "started": len(found.started), "refused": len(found.refused),
+        "jobs": found.started,
+    }  # fmt: skip
 
 
 @task(bind=True)
@@ -78,19 +104,32 @@ def _until_none_is_left(task: Any, verb: Callable[..., int]) -> int:
     return gone
 
 
-def _start_batch() -> tuple[list[str], dict[str, str]]:
-    """The jobs it made, and by message why there could be none."""
-    started: list[str] = []
-    refused: dict[str, str] = {}
+def _start_batch() -> _Batch:
+    batch = _Batch()
     with db.session() as session:
         for message in sms.due(session, _BATCH):
-            words = {"to": message.to, "text": message.text}
             try:
-                job = jobs.submit(session, "tasks.background.async_send_sms", kwargs=words)
+                with session.begin_nested():
+                    message.job_id = _submit(session, message).id
             except Invalid as problem:
-                refused[message.id] = str(problem)
+                batch.refused[message.id] = str(problem)
                 sms.refuse(session, message.id, str(problem))
+            except Full as problem:
+                batch.full = str(problem)
+                break
             else:
-                message.job_id = job.id
-                started.append(job.id)
-    return started, refused
+                batch.started.append(message.job_id)
+    return batch
+
+
+def _submit(session: Session, message: Message) -> Job:
+    """The job of a message, as of whoever asked for that."""
+    words = {"to": message.to, "text": message.text}
+    try:
+        return jobs.submit(session, sms.TASK, kwargs=words, baggage=baggage.unpack(message.context))
+    except NotFound:
+        module = sms.TASK.rpartition(".")[0]
+        raise Permanent(
+            f"No SMS that is due can be sent: this worker does not know the task {sms.TASK}."
+            f" Name {module} in CELERY_IMPORTS, for it and the web."
+        ) from None

@@ -36,6 +36,7 @@ class Endpoint(ThreadingHTTPServer):
 
     def __init__(self, port: int = 0) -> None:
         self.texts: list[str] = []
+        self.refusal = 400
         self.over = threading.Event()
         super().__init__(("127.0.0.1", port), Answer)
 
@@ -49,7 +50,7 @@ class Answer(BaseHTTPRequestHandler):
         if text.startswith("hang"):
             self.server.over.wait(20)
             return
-        self.send_response(400 if text.startswith("refuse") else 200)
+        self.send_response(self.server.refusal if text.startswith("refuse") else 200)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -119,6 +120,19 @@ def test_a_refused_message_fails_its_job(ledger: Ledger, sender: Any, endpoint: 
     assert message.state is MessageState.FAILED
     assert "the provider answered HTTP 400 Bad Request" in str(job.error)
     assert endpoint.texts.count("refuse this") == 1
+    endpoint.texts.clear()
+
+
+def test_what_was_refused_is_sent_by_a_retry_once_that_is_mended(
+    ledger: Ledger, sender: Any, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = sent(ledger, "refuse at first")
+    assert job.state is JobState.FAILED
+    monkeypatch.setattr(endpoint, "refusal", 200)
+    ledger.within(lambda s: jobs.retry(s, job.id))
+    assert ledger.ended(job.id).state is JobState.SUCCEEDED
+    message = message_of(ledger, job.id)
+    assert (message.state, message.error) == (MessageState.SENT, None)
     endpoint.texts.clear()
 
 
@@ -238,8 +252,10 @@ def test_a_provider_that_is_away_is_tried_three_times(
         job = ledger.ended(job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 3)
     assert job.error == "NotReached: the provider could not be reached: no connection"
+    message = message_of(ledger, job_id)
     # Nobody has it: a retry by hand may hand it over.
-    assert message_of(ledger, job_id).state is MessageState.WAITING
+    assert message.state is MessageState.FAILED
+    assert str(message.error).startswith("its job ended before it was handed over: the provider")
 
 
 def test_each_due_message_gets_one_job_though_two_runs_meet(ledger: Ledger, worker: Path) -> None:

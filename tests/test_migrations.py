@@ -65,12 +65,12 @@ def plain(value: Any) -> Any:
     return [plain(inner) for inner in value] if isinstance(value, list) else repr(value)
 
 
-def downgrade(database: Database) -> None:
+def downgrade(database: Database, revision: str = "base") -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(config, revision)
 
 
 def test_migrations_lead_to_the_schema_of_the_models(urls: list[str], database: Database) -> None:
@@ -97,6 +97,35 @@ def test_it_goes_down_to_nothing_and_up_again(database: Database) -> None:
     assert (schema(database), migrations.current(database)) == ({}, None)
     migrations.upgrade(database)
     assert schema(database) == before
+
+
+def test_messages_that_ended_jobs_left_waiting_have_failed(database: Database) -> None:
+    migrations.upgrade(database)
+    downgrade(database, "0005")
+    with database.session() as session:
+        for number, state in enumerate(("failed", "cancelled", "retrying")):
+            session.execute(text(JOB), {"id": f"job-{number}", "state": state})
+        for id_, job_id in LEFT_BEHIND.items():
+            session.execute(text(MESSAGE), {"id": id_, "job_id": job_id})
+    migrations.upgrade(database)
+    with database.session() as session:
+        found = session.execute(text("SELECT id, state, error FROM messages ORDER BY id")).all()
+    assert [id_ for id_, state, _ in found if state == "failed"] == ["a", "b", "c"]
+    assert {error for _, _, error in found} == {None, "its job ended before it was handed over"}
+
+
+JOB = (
+    "INSERT INTO jobs (id, state, task, args, kwargs, queue, priority, attempt, max_attempts,"
+    " losses, last_seq, accepted_at, available_at, rings, cancel_requested, context)"
+    " VALUES (:id, :state, 't', '[]', '{}', 'q', 0, 1, 1,"
+    " 0, 1, '2026-01-01', '2026-01-01', 0, 0, '{}')"
+)
+MESSAGE = (
+    "INSERT INTO messages (id, job_id, `to`, text, state, created_at)"
+    " VALUES (:id, :job_id, '+1', 'x', 'waiting', '2026-01-01')"
+)
+#: The job of each message: failed, cancelled, gone, still at work, and none yet.
+LEFT_BEHIND = {"a": "job-0", "b": "job-1", "c": "gone", "d": "job-2", "e": None}
 
 
 def test_processes_that_migrate_at_once_do_no_harm(urls: list[str], database: Database) -> None:

@@ -127,9 +127,16 @@ def test_beat_has_a_worker_prune(ledger: Ledger, worker: Any) -> None:
     assert [job.id for job in ledger.jobs()] == [done.id]
 
 
-def _message(state: str, days: float) -> Message:
+def test_messages_go_by_the_time_that_they_were_for(book: Book) -> None:
+    book(lambda s: s.add(_message("failed", 31)))
+    book(lambda s: s.add(_message("sent", 31, send_at=db.now(-DAY))))
+    assert book(retention.prune_messages, 30 * DAY, 10) == 1
+    assert book(lambda s: s.scalars(select(Message.state)).all()) == ["sent"]
+
+
+def _message(state: str, days: float, **columns: Any) -> Message:
     made = db.now(-days * DAY)
-    return Message(id=f"{state:0<36}", to="+1", text="", state=state, created_at=made)
+    return Message(id=f"{state:0<36}", to="+1", text="", state=state, created_at=made, **columns)
 
 
 def _node(days: float) -> Node:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import pytest
 from apprise.plugins.twilio import NotifyTwilio
 from pydantic import TypeAdapter, ValidationError
 from quart import Quart
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from quart_app import baggage, db, sms
+from quart_app import audit, baggage, db, jobs, sms
 from quart_app.baggage import Baggage
-from quart_app.errors import Conflict
+from quart_app.celeryext import in_app_context
+from quart_app.errors import Conflict, NotFound, Permanent
 from quart_app.models import Base, Message, MessageState
 from quart_app.sms.gateway import Gateway
+from tests.book import Book, at_once
 
 # Apprise imports it before Python 3.13.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -270,7 +274,7 @@ def test_a_long_text_is_one_request_even_if_the_url_asks_to_split_it(endpoint: E
     assert json.loads(body)["text"].rstrip() == text.rstrip()
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503, 599])
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
 def test_an_answer_that_says_no_is_a_refusal(endpoint: Endpoint, status: int) -> None:
     endpoint.behaviour = answers(status)
     with pytest.raises(sms.Refused, match=f"answered HTTP {status}"):
@@ -278,8 +282,18 @@ def test_an_answer_that_says_no_is_a_refusal(endpoint: Endpoint, status: int) ->
     assert len(endpoint.received) == 1
 
 
-@pytest.mark.parametrize("status", [502, 504, 302, 307])
-def test_an_answer_of_something_in_between_leaves_the_outcome_unknown(
+@pytest.mark.parametrize(("status", "headers"), [(429, {}), (503, {"Retry-After": "30"})])
+def test_a_provider_that_asks_to_come_again_is_not_reached(
+    endpoint: Endpoint, status: int, headers: dict[str, str]
+) -> None:
+    endpoint.behaviour = answers(status, **headers)
+    with pytest.raises(sms.NotReached, match=f"takes none now: it answered HTTP {status}"):
+        Gateway(f"json://{endpoint.address}/").send(TO, TEXT, "ref-1")
+    assert len(endpoint.received) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599, 302, 307])
+def test_an_answer_that_may_come_after_it_was_taken_leaves_the_outcome_unknown(
     endpoint: Endpoint, status: int
 ) -> None:
     endpoint.behaviour = answers(status, Location="/elsewhere")
@@ -420,8 +434,8 @@ def test_what_it_refused_or_left_open_is_recorded_with_the_reason(
     assert message.sent_at is None
 
 
-@pytest.mark.parametrize("state", [SENT, FAILED, UNKNOWN])
-def test_a_message_that_has_its_end_is_not_sent_again(
+@pytest.mark.parametrize("state", [SENT, UNKNOWN])
+def test_a_message_that_somebody_has_or_may_have_is_not_sent_again(
     session: Session, state: MessageState
 ) -> None:
     first, _ = sms.begin(session, "job-1", TO, TEXT)
@@ -439,12 +453,41 @@ def test_a_message_whose_attempt_died_within_the_call_becomes_unknown(session: S
         sms.record(session, first.id, SENT)
 
 
-def test_a_message_that_was_not_reached_is_tried_again(session: Session) -> None:
-    first, _ = sms.begin(session, "job-1", TO, TEXT)
-    sms.record(session, first.id, WAITING, "no connection")
+@pytest.mark.parametrize("state", [WAITING, FAILED])
+def test_a_message_that_nobody_has_is_sent_by_the_next_attempt(
+    session: Session, state: MessageState
+) -> None:
+    first, _ = sms.begin(session, "job-1", TO, TEXT, provider="old")
+    sms.record(session, first.id, state, "no connection")
     assert sms.due(session) == []
-    again, go = sms.begin(session, "job-1", TO, TEXT)
+    again, go = sms.begin(session, "job-1", TO, TEXT, provider="new")
     assert (again.id, again.state, go) == (first.id, SENDING, True)
+    assert (again.provider, again.error) == ("new", None)
+
+
+@pytest.mark.parametrize(
+    ("left", "found", "error"),
+    [
+        (WAITING, FAILED, "its job ended before it was handed over: no connection"),
+        (SENDING, UNKNOWN, "its job ended while it was being handed over"),
+    ],
+)
+def test_a_message_whose_job_ended_has_its_end_as_well(
+    book: Book, left: MessageState, found: MessageState, error: str
+) -> None:
+    job = book.submit(sms.TASK, args=[TO, TEXT])
+    message, _ = book(sms.begin, job.id, TO, TEXT)
+    if left is WAITING:
+        book(sms.record, message.id, WAITING, "no connection")
+    book(jobs.cancel, job.id)
+    ended = book(message_of, job.id)
+    assert (ended.state, ended.error) == (found, error)
+    book(jobs.retry, job.id)
+    assert book(sms.begin, job.id, TO, TEXT)[1] is (left is WAITING)
+
+
+def message_of(session: Session, job_id: str) -> Message:
+    return session.scalars(select(Message).where(Message.job_id == job_id)).one()
 
 
 def test_an_unknown_message_cannot_be_recorded(session: Session) -> None:
@@ -459,6 +502,116 @@ def test_messages_are_due_when_their_time_has_come_oldest_first(session: Session
     sms.begin(session, "job-1", TO, TEXT)
     assert sms.due(session) == [early, late]
     assert sms.due(session, limit=1) == [early]
+
+
+def for_later(book: Book, **options: Any) -> Message:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    message: Message = book(sms.schedule, TO, TEXT, later, **options)
+    return message
+
+
+def audited(book: Book) -> list[tuple[str, str | None]]:
+    entries = book(audit.search, exact={})
+    return [(entry.action, entry.target) for entry in entries]
+
+
+def test_a_message_for_later_keeps_who_asked_and_is_in_the_audit_log(book: Book) -> None:
+    message = book(by_ada, datetime.now(UTC))
+    assert message.context == {"user": "ada", "request_id": "abc-1"}
+    assert audited(book) == [("message.schedule", message.id)]
+
+
+def by_ada(session: Session, at: datetime) -> Message:
+    baggage.carry(Baggage(user="ada", request_id="abc-1"))
+    return sms.schedule(session, TO, TEXT, at)
+
+
+def send_due(book: Book) -> dict[str, Any]:
+    """As beat has a worker do it."""
+    send = book.app.extensions["celery"].tasks["tasks.scheduler.send_sms"]
+    done: dict[str, Any] = in_app_context(book.app, send)
+    return done
+
+
+def test_the_job_of_a_message_is_asked_for_by_whoever_scheduled_it(book: Book) -> None:
+    message = book(by_ada, datetime.now(UTC) - timedelta(seconds=1))
+    (job_id,) = send_due(book)["jobs"]
+    assert book.job(job_id).context == message.context
+    book.set(for_later(book), send_at=db.now(-1), context=None)
+    (job_id,) = send_due(book)["jobs"]
+    assert book.job(job_id).context == {}
+
+
+def test_a_full_queue_gets_what_it_has_room_for_and_the_rest_waits(book: Book) -> None:
+    for _ in range(3):
+        book.set(for_later(book), send_at=db.now(-1))
+    book.app.config["MAX_QUEUE_DEPTH"] = 2
+    assert [send_due(book)["started"] for _ in range(2)] == [2, 0]
+    assert (book.count(), len(book(sms.due))) == (2, 1)
+    book.app.config["MAX_QUEUE_DEPTH"] = 3
+    assert send_due(book)["started"] == 1
+
+
+def test_a_worker_that_does_not_know_the_task_says_what_to_do(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.set(for_later(book), send_at=db.now(-1))
+    monkeypatch.delitem(book.app.extensions["celery"].tasks, sms.TASK)
+    with pytest.raises(Permanent, match=r"Name tasks\.background in CELERY_IMPORTS"):
+        send_due(book)
+    assert len(book(sms.due)) == 1
+
+
+def test_a_message_that_is_scheduled_twice_with_one_key_is_one(book: Book) -> None:
+    ids = at_once([partial(for_later, book, idempotency_key="k" * 64)] * 3)
+    assert len({getattr(message, "id", message) for message in ids}) == 1
+    assert (book.count(Message), len(audited(book))) == (1, 1)
+
+
+def test_a_message_that_waits_for_its_time_is_cancelled_and_never_due(book: Book) -> None:
+    message = for_later(book)
+    book.set(message, send_at=db.now(-1))
+    book(sms.cancel, message.id)
+    assert book(sms.due) == []
+    (cancelled,) = book(sms.recent)
+    assert (cancelled.state, cancelled.error) == (FAILED, "cancelled before its time came")
+    assert audited(book)[0] == ("message.cancel", message.id)
+
+
+def test_a_message_that_has_a_job_or_its_end_is_not_cancelled(book: Book) -> None:
+    message = for_later(book)
+    book.set(message, job_id="1" * 36)
+    with pytest.raises(Conflict, match="waits no longer"):
+        book(sms.cancel, message.id)
+    for unknown in ("no-such-id", "é"):
+        with pytest.raises(NotFound, match="no message"):
+            book(sms.cancel, unknown)
+    assert [action for action, _ in audited(book)] == ["message.schedule"]
+
+
+def test_of_a_cancel_and_a_job_that_meet_the_message_gets_one(book: Book) -> None:
+    message = for_later(book)
+    book.set(message, send_at=db.now(-1))
+    took, cancelled = at_once([partial(book, take_due), partial(book, sms.cancel, message.id)])
+    assert (took == [message.id]) is isinstance(cancelled, Conflict)
+    (after,) = book(sms.recent)
+    assert after.state is (WAITING if took else FAILED)
+
+
+def take_due(session: Session) -> list[str]:
+    found = sms.due(session)
+    for message in found:
+        message.job_id = "1" * 36
+    return [message.id for message in found]
+
+
+def test_those_that_wait_for_their_time_are_apart_from_the_rest(session: Session) -> None:
+    now = datetime.now(UTC)
+    late, early = (sms.schedule(session, TO, TEXT, now + timedelta(days=d)) for d in (2, 1))
+    sent, _ = sms.begin(session, "job-1", TO, TEXT)
+    assert sms.waiting(session, limit=2) == [early, late]
+    assert sms.waiting(session, limit=1) == [early]
+    assert sms.recent(session) == [sent]
 
 
 def test_a_due_message_is_sent_by_the_job_that_was_made_for_it(session: Session) -> None:

@@ -1,12 +1,24 @@
 """SMS: numbers, texts, the providers that take them, and the rows that say what became of each."""
 
-from quart_app.sms.messages import abandon, begin, due, recent, record, refuse, schedule
+from quart_app.sms.messages import (
+    TASK,
+    abandon,
+    begin,
+    cancel,
+    due,
+    recent,
+    record,
+    refuse,
+    schedule,
+    waiting,
+)
 from quart_app.sms.numbers import Number, parse_number
 from quart_app.sms.outcomes import NotReached, OutcomeUnknown, Refused
 from quart_app.sms.providers import Console, Provider, provider
 from quart_app.sms.texts import Segments, Text, segments
 
 __all__ = [
+    "TASK",
     "Console",
     "NotReached",
     "Number",
@@ -17,6 +29,7 @@ __all__ = [
     "Text",
     "abandon",
     "begin",
+    "cancel",
     "due",
     "parse_number",
     "provider",
@@ -25,4 +38,5 @@ __all__ = [
     "refuse",
     "schedule",
     "segments",
+    "waiting",
 ]

@@ -10,8 +10,8 @@ from typing import Any
 from requests import Response
 from requests.adapters import HTTPAdapter
 
-#: The HTTP status that came back, or why none did.
-Exchange = int | Exception
+#: What came back, or why nothing did.
+Exchange = Response | Exception
 
 _seen: ContextVar[list[Exchange] | None] = ContextVar("exchanges", default=None)
 
@@ -29,7 +29,7 @@ def watch() -> Iterator[list[Exchange]]:
 
 
 # Apprise answers True or False and says why only in its log, in words that change. Each of its HTTP
-# plugins ends in this one method of requests, where the status or the exception itself is seen.
+# plugins ends in this one method of requests, where the answer or the exception itself is seen.
 @cache
 def _install() -> None:
     send = HTTPAdapter.send
@@ -41,7 +41,7 @@ def _install() -> None:
         except Exception as error:
             _note(error)
             raise
-        _note(response.status_code)
+        _note(response)
         return response
 
     HTTPAdapter.send = watched  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ class Refused(Exception):
 
 
 class NotReached(Exception):
-    """Provably never handed over: safe to try again."""
+    """Not taken, as it did not get there or was told to come again: safe to try again."""
 
 
 class OutcomeUnknown(Exception):

@@ -13,7 +13,7 @@ from quart_schema import (
 )
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, newjobs, submissions, why
+from quart_app import db, events, jobs, newjobs, sms, submissions, why
 from quart_app.errors import Invalid
 from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
@@ -23,7 +23,6 @@ from quart_app.web.streams import event_stream, last_seen
 
 blueprint = Blueprint("api", __name__)
 
-_SMS = "tasks.background.async_send_sms"
 #: Of a range that is kept free for fiction: nobody has it.
 _NOBODY = {"to": "+12015550123", "text": "Greetings from Quartermaster."}
 
@@ -37,7 +36,7 @@ async def send_one() -> Any:
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
     with _named_as_in_the_body():
-        job = await submissions.submit(NewJob(task=_SMS, kwargs=wanted))
+        job = await submissions.submit(NewJob(task=sms.TASK, kwargs=wanted))
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 

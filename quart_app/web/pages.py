@@ -2,13 +2,10 @@
 
 import json
 import re
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from quart import (
     Blueprint,
-    current_app,
     flash,
     g,
     redirect,
@@ -20,14 +17,15 @@ from quart import (
 from quart_schema import validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import actors, db, events, jobs, queues, sms, tokens, why, workers
-from quart_app.errors import Conflict, Invalid
+from quart_app import actors, db, events, jobs, queues, tokens, why, workers
+from quart_app.errors import Conflict
 from quart_app.jobjson import job_json
 from quart_app.models import JobState, Role, Schedule
-from quart_app.web import audit, auth, lists, schedule_pages, schemas
+from quart_app.web import audit, auth, lists, schedule_pages, schemas, sms_pages
 
 blueprint = Blueprint("pages", __name__)
 blueprint.register_blueprint(schedule_pages.blueprint)
+blueprint.register_blueprint(sms_pages.blueprint)
 blueprint.register_blueprint(audit.pages)
 
 _LOG_LINES = 2_000
@@ -117,29 +115,6 @@ async def docs() -> Any:
     return await render_template("docs.html"), {"Content-Security-Policy": policy}
 
 
-@blueprint.get("/sms")
-async def new_sms() -> Any:
-    return await _sms_form({}, {})
-
-
-@blueprint.post("/sms")
-async def send_sms() -> Any:
-    """Now, as a job; or, with `send_at`, as a message that waits for its time."""
-    form = await request.form
-    values = {name: form.get(name, "").replace("\r\n", "\n") for name in ("to", "text", "send_at")}
-    try:
-        later = _local_time(values["send_at"])
-        job = await db.run(_accept_sms, values["to"], values["text"], later)
-    except Invalid as problem:
-        field = problem.field.removeprefix("kwargs.")
-        wrong = {field if field in values else "to": str(problem).partition(": ")[2]}
-        return await _sms_form(values, wrong), 422
-    if job is None:
-        await flash("The message will be sent when its time comes.", "done")
-        return redirect(url_for("pages.new_sms"))
-    return redirect(url_for("pages.show", job_id=job.id))
-
-
 @blueprint.route("/sign-in", methods=["GET", "POST"])
 async def sign_in() -> Any:
     if request.method == "GET":
@@ -186,36 +161,6 @@ def _whole(session: Session, job_id: str) -> Any:
     schedule = session.get(Schedule, job.schedule_id) if job.schedule_id else None
     reason, made = why.explain(session, job_id), jobs.made_from(session, job_id)
     return job, events.newest(session, job_id, _LOG_LINES), schedule, reason, made
-
-
-async def _sms_form(values: dict[str, str], errors: dict[str, str]) -> str:
-    zone = current_app.config["CELERY_TIMEZONE"]
-    recent = await db.read(sms.recent)
-    return await render_template(
-        "sms/form.html", values=values, errors=errors, messages=recent, timezone=zone
-    )
-
-
-def _accept_sms(session: Session, to: str, text: str, later: datetime | None) -> Any:
-    task, given = "tasks.background.async_send_sms", {"to": to, "text": text}
-    if later is None:
-        return jobs.submit(session, task, kwargs=given)
-    actors.check(task)
-    _, checked = jobs.task_named(task).check((), given)
-    sms.schedule(session, checked["to"], checked["text"], later)
-    return None
-
-
-def _local_time(text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        local = datetime.fromisoformat(text)
-        if not 2000 <= local.year < 3000:
-            raise ValueError(text)
-    except ValueError:
-        raise Invalid("send_at", "expected a date and a time") from None
-    return local.replace(tzinfo=local.tzinfo or ZoneInfo(current_app.config["CELERY_TIMEZONE"]))
 
 
 def _local_path(wanted: str | None) -> str:

@@ -46,6 +46,11 @@ async def answer(status: int, title: str, detail: str, **more: Any) -> Response:
     return Response(text, status, headers, content_type="application/problem+json")
 
 
+def headers(error: Problem) -> dict[str, str]:
+    """When to come again, where that may help."""
+    return _RETRY_AFTER if isinstance(error, (Full, Unsure)) else {}
+
+
 def is_page() -> bool:
     """Whether the request is for a page of the console, or for a form on one."""
     return "pages" in request.blueprints
@@ -63,10 +68,8 @@ def _for_people() -> bool:
 
 
 async def _domain(error: Problem) -> Response:
-    more: dict[str, Any] = {"field": error.field} if isinstance(error, Invalid) else {}
-    if isinstance(error, (Full, Unsure)):
-        more["headers"] = _RETRY_AFTER
-    return await answer(error.status, error.title, str(error), **more)
+    more = {"field": error.field} if isinstance(error, Invalid) else {}
+    return await answer(error.status, error.title, str(error), headers=headers(error), **more)
 
 
 async def _not_as_described(error: RequestSchemaValidationError) -> Response:

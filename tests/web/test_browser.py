@@ -127,7 +127,13 @@ async def test_an_sms_is_written_counted_and_sent(
         await expect(page.locator("#segments")).to_contain_text(f"{counted.count} SMS")
         await expect(page.locator("#segments")).to_contain_text(counted.encoding)
     await page.get_by_label("To").fill("+86 138 0013 8000")
-    await page.get_by_role("button", name="Send").click()
+    send = page.get_by_role("button", name="Send")
+    hold = "text.form.addEventListener('submit', (event) => event.preventDefault(), {once: true})"
+    await page.evaluate(hold)
+    await send.click()
+    await expect(send).to_be_disabled()
+    await page.evaluate("dispatchEvent(new Event('pageshow'))")
+    await send.click()
     await expect(page.locator(".now .badge")).to_have_text("succeeded")
     assert said == []
 

@@ -1,7 +1,6 @@
 """The pages, as a browser without JavaScript has them."""
 
 import re
-from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,6 @@ async def text(answer: Any, status: int = 200) -> str:
     page = unescape(await answer.get_data(as_text=True))
     assert answer.status_code == status, page
     return page
-
-
-async def sms(browser: Any, **form: str) -> Any:
-    form = {"to": "", "text": "", "csrf_token": await csrf(browser, "/sms")} | form
-    return await browser.post("/sms", form=form)
 
 
 async def test_the_first_page_is_the_list_of_jobs(browser: Any) -> None:
@@ -101,38 +95,6 @@ async def test_a_button_that_comes_too_late_says_so(browser: Any, client: Any) -
     await browser.post(f"{path}/cancel", form=form)
     answer = await browser.post(f"{path}/cancel", form=form)
     assert "cancelled already" in await text(await browser.get(answer.headers["Location"]))
-
-
-async def test_an_sms_is_sent_by_the_form(browser: Any, client: Any) -> None:
-    answer = await sms(browser, to="138 0013 8000", text="one\r\ntwo 你好 🎉")
-    job = await (await client.get(f"/api{answer.headers['Location']}")).get_json()
-    assert job["kwargs"] == {"to": "+8613800138000", "text": "one\ntwo 你好 🎉"}
-
-
-async def test_an_sms_for_later_waits(browser: Any, client: Any) -> None:
-    later = (datetime.now(UTC) + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M")
-    answer = await sms(browser, to="+8613800138000", text="later", send_at=later)
-    page = await text(await browser.get(answer.headers["Location"]))
-    assert "waiting" in page
-    assert (await (await client.get("/api/jobs")).get_json())["items"] == []
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("to", "12"), ("to", ""), ("text", ""), ("text", "a\0b"), ("to", "+86\0"),
-        ("send_at", "soon"), ("send_at", "9999-12-31T23:59"), ("send_at", "0001-01-01T00:00"),
-    ],
-)  # fmt: skip
-async def test_a_wrong_sms_keeps_the_input_and_names_the_field(
-    browser: Any, client: Any, field: str, value: str
-) -> None:
-    good = {"to": "+8613800138000", "text": "kept <b>", "send_at": "2030-01-01T10:00"}
-    page = await text(await sms(browser, **good | {field: value}), 422)
-    assert f'id="{field}-error"' in page
-    assert all(kept in page for name, kept in good.items() if name != field)
-    assert "No message yet" in page
-    assert (await (await client.get("/api/jobs")).get_json())["items"] == []
 
 
 async def test_queues_are_shown_with_what_waits_in_them(browser: Any, client: Any) -> None:

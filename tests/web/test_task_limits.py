@@ -1,12 +1,13 @@
 """Tokens for certain tasks: every way to use another one is refused, naming it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from quart import Quart
 
-from quart_app import jobs, schedules
-from quart_app.models import AuditEntry, JobState, Message, Role
+from quart_app import jobs, schedules, sms
+from quart_app.models import AuditEntry, JobState, Role
 from tests.book import ADD
 from tests.conftest import Caller, make_token, speaking
 from tests.ledger import Ledger
@@ -125,6 +126,7 @@ async def test_what_others_do_may_be_read(limited: Any, others: dict[str, str]) 
 async def test_the_forms_of_the_console_refuse_it_as_well(
     browser: Any, others: dict[str, str], still: Ledger
 ) -> None:
+    message = still.within(lambda s: sms.schedule(s, "+1", "x", datetime.now(UTC)).id)
     proof, before = await csrf(browser, "/sms"), rows(still)
     forms: dict[str, dict[str, str]] = {
         f"/{others['job']}/cancel": {},
@@ -136,9 +138,13 @@ async def test_the_forms_of_the_console_refuse_it_as_well(
         await refused(await browser.post(path, form=fields | {"csrf_token": proof}))
     text = {"to": "+8613800138000", "text": "x", "csrf_token": proof}
     for at in ("", "2999-01-01T00:00"):
-        await refused(await browser.post("/sms", form=text | {"send_at": at}), SMS)
+        answer = await browser.post("/sms", form=text | {"send_at": at})
+        assert answer.status_code == 403
+        page = await answer.get_data(as_text=True)
+        assert f"Your token may not use the task {SMS}." in page
+        assert "<textarea" not in page
+    await refused(await browser.post(f"/sms/{message}/cancel", form={"csrf_token": proof}), SMS)
     assert rows(still) == before
-    assert still.within(lambda session: session.query(Message).count()) == 0
 
 
 async def test_a_page_has_no_button_for_what_its_reader_may_not_do(

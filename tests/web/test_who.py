@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from quart import Quart
 from sqlalchemy import select, update
 from werkzeug.routing import Rule
 
-from quart_app import db, jobs, schedules, tokens
+from quart_app import db, jobs, schedules, sms, tokens
 from quart_app.models import Base, Job, JobState, Node, Role, Token
 from tests.book import ADD
 from tests.conftest import Caller, caller, make_token
@@ -71,6 +71,7 @@ NEEDS: dict[str, dict[str, Role | None]] = {
     "/workers": {"GET": VIEWER},
     "/audit": {"GET": ADMIN},
     "/sms": {"GET": VIEWER, "POST": OPERATOR},
+    "/sms/<message_id>/cancel": {"POST": OPERATOR},
     "/docs": {"GET": VIEWER},
     "/docs/swagger-ui/<path:filename>": {"GET": VIEWER},
     "/static/<path:filename>": {"GET": ANYONE},
@@ -106,7 +107,8 @@ def things(still: Ledger) -> dict[str, str]:
         failed_now = {"state": JobState.FAILED, "finished_at": db.now()}
         session.execute(update(Job).where(Job.id == failed.id).values(failed_now))
         schedule = schedules.create(session, "old", ADD, args=[1], interval=3600)
-        known = {"name": ADD, "schedule_id": schedule.id, "filename": "x"}
+        message = sms.schedule(session, "+1", "x", datetime.now(UTC))
+        known = {"name": ADD, "schedule_id": schedule.id, "filename": "x", "message_id": message.id}
         return known | {"job_id": waits.id, "failed": failed.id}
 
     return still.within(make)

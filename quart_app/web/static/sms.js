@@ -1,4 +1,4 @@
-// Counts the segments a text needs, as the networks do, while it is typed.
+// Counts the segments a text needs, as the networks do, while it is typed; a form is sent once.
 
 const BASIC =
   "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
@@ -39,3 +39,8 @@ const show = () => (meter.textContent = describe(text.value));
 text.addEventListener("input", show);
 meter.hidden = false;
 show();
+
+const button = text.form.querySelector("button");
+text.form.addEventListener("submit", () => (button.disabled = true));
+// Whoever comes back to the page finds it as it was left.
+addEventListener("pageshow", () => (button.disabled = false));
