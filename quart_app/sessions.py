@@ -117,8 +117,8 @@ class RedisSessions(SessionInterface):
             return
         try:
             await self._save(app, session, response)
-        except (RedisError, OSError):
-            logger.warning("A session was not kept: Redis is away.")
+        except (RedisError, OSError) as error:
+            logger.warning("A session was not kept: %s", type(error).__name__)
             problem = SessionsAway(
                 "Sessions are not available; yours was not kept. Try again soon."
             )

@@ -3,13 +3,13 @@
 from typing import Any
 
 from pydantic import Field
-from quart import Blueprint, render_template, url_for
+from quart import Blueprint, url_for
 from quart_schema import document_response, validate_querystring
 
 from quart_app import audit, db
 from quart_app.events import timestamp
 from quart_app.models import AuditEntry, Role
-from quart_app.web import answers, auth
+from quart_app.web import answers, auth, threads
 from quart_app.web.schemas import Cursor, Moment, Plain, Strict
 
 blueprint = Blueprint("audit", __name__)
@@ -45,7 +45,7 @@ async def search(query_args: AuditSearch) -> Any:
 async def index(query_args: AuditSearch) -> Any:
     found = await _find(query_args)
     filters = query_args.model_dump(mode="json", exclude_unset=True)
-    return await render_template(
+    return await threads.render(
         "audit/index.html",
         entries=found["items"],
         filters={name: value for name, value in filters.items() if name in _COLUMNS},

@@ -72,6 +72,25 @@ async def test_a_job_shows_what_happened_and_its_result(browser: Any, hand: Hand
         assert seen in page
 
 
+async def test_a_job_with_many_lines_shows_the_newest_and_says_where_all_are(
+    browser: Any, hand: Hand
+) -> None:
+    short, long = await hand.whole_job(197), await hand.whole_job(198)
+    everything = await text(await browser.get(f"/jobs/{short}"))
+    newest = await text(await browser.get(f"/jobs/{long}"))
+    assert re.search(r'id="older" class="hint" hidden', everything)
+    assert re.search(r'id="older" class="hint" >Older lines are not shown', newest)
+    assert [page.count("<li class") for page in (everything, newest)] == [200, 200]
+    assert f'href="/api/jobs/{long}/events"' in newest
+
+
+async def test_what_changes_of_a_job_s_page_is_had_alone(browser: Any, hand: Hand) -> None:
+    parts = await text(await browser.get(f"/jobs/{await hand.whole_job()}/parts"))
+    assert re.findall(r'^<\w+ .*?id="(\w+)"', parts, re.MULTILINE) == ["why", "actions", "facts"]
+    assert "line 1" not in parts
+    assert (await browser.get("/jobs/unknown/parts")).status_code == 404
+
+
 async def test_a_job_says_why_it_waits(browser: Any, client: Any) -> None:
     job = await submit(client, queue="nobody")
     page = await text(await browser.get(f"/jobs/{job['id']}"))
