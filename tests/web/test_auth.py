@@ -170,6 +170,13 @@ async def test_off_loopback_cookies_are_secure(clean: Any) -> None:
     assert "Secure" in answer.headers["Set-Cookie"]
 
 
+async def test_a_browser_that_kept_no_cookie_is_told_what_it_needs(app: Quart, token: str) -> None:
+    form = {"token": token, "csrf_token": await csrf(app.test_client())}
+    answer = await app.test_client().post("/sign-in", form=form)
+    assert answer.status_code == 403
+    assert "the console needs HTTPS" in await answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize(
     "url", ["/jobs", "/api/jobs", "/nowhere", "/static/app.css", "/sign-in", "/healthz"]
 )
