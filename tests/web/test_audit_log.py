@@ -49,8 +49,9 @@ async def test_what_the_api_changes_is_told_newest_first_with_its_request(
 
 
 async def test_each_change_of_a_schedule_is_told(admin: Any) -> None:
-    rule = {"name": "mine", "task": ADD, "args": [1], "interval": 3600}
-    made = await (await admin.post("/api/schedules", json=rule)).get_json()
+    wanted = {"name": "mine", "task": ADD, "args": [1], "interval": 3600}
+    wanted |= {"timezone": "UTC", "starts_at": "2030-01-01T00:00:00Z"}
+    made = await (await admin.post("/api/schedules", json=wanted)).get_json()
     path = f"/api/schedules/{made['id']}"
     await admin.patch(path, json={"interval": 60, "missed": "skip"})
     for word in ("pause", "resume"):
@@ -61,6 +62,8 @@ async def test_each_change_of_a_schedule_is_told(admin: Any) -> None:
     verbs = ["delete", "run", "resume", "pause", "change", "create"]
     assert [entry["action"] for entry in told] == [f"schedule.{verb}" for verb in verbs]
     assert {entry["detail"]["name"] for entry in told} == {"mine"}
+    rule = {"interval": 60.0, "timezone": "UTC", "starts_at": "2030-01-01T00:00:00+00:00"}
+    assert told[0]["detail"] == {"name": "mine", "task": ADD} | rule
     assert told[1]["detail"]["job"] == run["id"]
     assert told[4]["detail"]["fields"] == ["interval", "missed"]
 
