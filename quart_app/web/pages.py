@@ -60,13 +60,13 @@ async def home() -> Any:
 @validate_querystring(schemas.Search)
 async def index(query_args: schemas.Search) -> Any:
     found = await lists.find(query_args)
-    filters = query_args.model_dump(mode="json", exclude_unset=True)
+    asked = query_args.model_dump(mode="json", exclude_unset=True)
     return await threads.render(
         "jobs/index.html",
         jobs=found["items"],
-        state=query_args.state,
+        filters=schemas.filters_of(query_args),
         states=[state.value for state in JobState],
-        next=found["next"] and url_for("pages.index", **filters | {"cursor": found["next"]}),
+        next=found["next"] and url_for("pages.index", **asked | {"cursor": found["next"]}),
     )
 
 

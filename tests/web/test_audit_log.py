@@ -152,6 +152,10 @@ async def test_admins_have_a_page_of_it_and_a_link_to_that(
     assert "token.sign-in" in page
     older = await (await browser.get("/audit?limit=1")).get_data(as_text=True)
     assert "Older entries" in older
+    told = await (await browser.get("/audit?actor=admin&until=1999-01-01T00:00:00Z")).get_data()
+    assert b"No entry matches." in told
+    assert b">actor admin \xc3\x97</a>" in told
+    assert b'href="/audit?actor=admin" aria-label="Drop until' in told
     operator = await signed_in(app, make_token(app.extensions["db"], Role.OPERATOR))
     assert (await operator.get("/audit")).status_code == 403
     assert "/audit" not in await (await operator.get("/jobs")).get_data(as_text=True)

@@ -49,6 +49,20 @@ async def test_jobs_are_listed_and_filtered_by_state(browser: Any, client: Any) 
     assert queued["id"] not in scheduled
 
 
+async def test_every_filter_is_shown_can_be_dropped_and_is_kept_beside_a_state(
+    browser: Any, client: Any
+) -> None:
+    await submit(client, delay=60)
+    page = await text(await browser.get("/jobs?queue=other&state=failed&q=left"))
+    links = re.findall('href="(/jobs[^"]*)"[^>]*>([^<]+)<', page)
+    assert ("/jobs?state=failed&q=left", "queue other ×") in links
+    assert ("/jobs?queue=other&q=left", "state failed ×") in links
+    assert ("/jobs?state=failed&queue=other", "q left ×") in links
+    assert ("/jobs?queue=other&q=left", "all") in links
+    assert ("/jobs?state=queued&queue=other&q=left", "queued") in links
+    assert "No job matches" in page
+
+
 async def test_the_next_page_keeps_the_filters(browser: Any, client: Any) -> None:
     ids = [(await submit(client, delay=60, queue="slow"))["id"] for _ in range(3)]
     first = await text(await browser.get("/jobs?queue=slow&limit=2&q=left"))
