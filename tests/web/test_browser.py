@@ -257,8 +257,9 @@ async def test_a_phone_shows_every_page_without_scrolling_sideways(
     await hand.do(tokens.create, "x" * 100, Role.VIEWER)
     await hand.do(lambda session: session.execute(update(Token).values(role=Role.ADMIN)))
     for path in (
-        "/jobs", f"/jobs/{job_id}", "/schedules", f"/schedules/{schedule_id}", "/queues",
-        "/workers", "/sms", "/audit", "/docs", "/sign-in", "/nowhere",
+        "/jobs", f"/jobs?q={'x' * 255}", f"/jobs/{job_id}", "/schedules",
+        f"/schedules/{schedule_id}", f"/schedules/{schedule_id}/delete", "/queues", "/workers",
+        "/sms", "/audit", "/docs", "/sign-in", "/nowhere",
     ):  # fmt: skip
         await page.goto(path)
         wide = await page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
