@@ -54,12 +54,6 @@ def since(session: Session, job_id: str, after: int = 0, limit: int | None = Non
     return [frame(row) for row in session.scalars(found.order_by(Event.seq).limit(limit))]
 
 
-def newest(session: Session, job_id: str, most: int) -> list[Frame]:
-    """The last stored frames of one job, in order."""
-    found = select(Event).where(Event.job_id == job_id).order_by(Event.seq.desc()).limit(most)
-    return [frame(row) for row in session.scalars(found)][::-1]
-
-
 def frame(event: Event | NewEvent) -> Frame:
     return {
         "job": event.job_id,

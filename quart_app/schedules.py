@@ -147,8 +147,18 @@ def submit(session: Session, schedule: Schedule, due_at: datetime | None = None)
 def delete(session: Session, schedule_id: str) -> None:
     """Its jobs stay. Raises NotFound, and Conflict for one from settings."""
     schedule = changeable(session, schedule_id, to_change=True)
-    _recorded(session, "delete", schedule)
+    _recorded(session, "delete", schedule, **_rule(schedule))
     session.delete(schedule)
+
+
+def _rule(schedule: Schedule) -> dict[str, Any]:
+    """When it was due, in JSON."""
+    given = {name: getattr(schedule, name) for name in _RULE}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def adopt_settings(session: Session, entries: Mapping[str, Any], timezone: str) -> None:

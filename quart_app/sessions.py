@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import secrets
 from typing import Any
 
@@ -23,6 +24,10 @@ from quart_app.errors import Problem
 
 _KEY = "quartermaster:session:"
 _PATIENCE = 1.0
+#: Seconds that Redis keeps the session of a browser that has not signed in: it is for a form alone.
+_STRANGER = 1800
+
+logger = logging.getLogger(__name__)
 
 
 class SessionsAway(Problem):
@@ -75,6 +80,7 @@ class AwaySession(RedisSession):
     """Stands in while Redis is away; the first use says so."""
 
     def _refuse(self, *_: Any) -> Any:
+        logger.warning("A session was not read: Redis is away.")
         raise SessionsAway("Sessions are not available; nothing was changed. Try again soon.")
 
     __getitem__ = __setitem__ = __contains__ = get = clear = _refuse
@@ -111,8 +117,12 @@ class RedisSessions(SessionInterface):
             return
         try:
             await self._save(app, session, response)
-        except (RedisError, OSError):
-            raise SessionsAway("The session could not be kept. Try again soon.") from None
+        except (RedisError, OSError) as error:
+            logger.warning("A session was not kept: %s", type(error).__name__)
+            problem = SessionsAway(
+                "Sessions are not available; yours was not kept. Try again soon."
+            )
+            await _become(response, problem, app)
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -128,14 +138,24 @@ class RedisSessions(SessionInterface):
             response.delete_cookie(name, path=path)
             return
         session.id = session.id or secrets.token_urlsafe(32)
-        seconds = int(app.permanent_session_lifetime.total_seconds())
+        signed_in = int(app.permanent_session_lifetime.total_seconds())
+        seconds = signed_in if "token" in session else _STRANGER
         await self._redis.set(_key(session.id), json.dumps(session), ex=seconds)
+        # Without an age, as the cookies of the other backend: it goes when the browser is closed.
         response.set_cookie(
-            name, session.id, max_age=seconds, path=path,
+            name, session.id, path=path,
             httponly=True,
             secure=self.get_cookie_secure(app),
             samesite=self.get_cookie_samesite(app) or "Lax",
         )  # fmt: skip
+
+
+async def _become(response: Response | WerkzeugResponse, problem: Problem, app: Quart) -> None:
+    """Makes it the answer to a view that raised the problem: so late Quart asks no handler."""
+    told = await app.make_response(await app.handle_user_exception(problem))
+    response.status_code, response.response = told.status_code, told.response
+    response.headers.pop("Location", None)
+    response.headers.update(told.headers)
 
 
 def _key(id_: str) -> str:

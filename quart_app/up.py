@@ -64,6 +64,8 @@ def greeting(database: db.Database, sock: socket) -> str:
     if len(lines) == 1:
         make = "`python3 run.py tokens create NAME --role admin`"
         lines.append(f"Sign in with an API token: {make} makes one.")
+    if not binding.is_loopback(sock):
+        lines.append("From other machines the console needs HTTPS: put a proxy in front.")
     return "\n".join(["", *lines, "Ctrl-C stops everything.", ""])
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from quart import Quart, session
+from quart import Quart, redirect, session
 from redis import Redis
 
 from quart_app import sessions
@@ -34,10 +34,10 @@ def small_app(backend: str, redis_url: str) -> Quart:
         return str(session["count"])
 
     @app.get("/sign-in")
-    async def sign_in() -> str:
+    async def sign_in() -> Any:
         session.clear()
-        session["user"] = "ada"
-        return "welcome"
+        session["token"] = "of ada"
+        return redirect("/count")
 
     @app.get("/sign-out")
     async def sign_out() -> str:
@@ -78,6 +78,12 @@ async def test_the_cookie_is_for_http_only_and_for_this_site(app: Quart) -> None
     assert "SameSite=Lax" in answer.headers["Set-Cookie"]
 
 
+async def test_the_cookie_goes_when_the_browser_is_closed(app: Quart) -> None:
+    cookie = (await app.test_client().get("/sign-in")).headers["Set-Cookie"]
+    assert "Max-Age" not in cookie
+    assert "Expires" not in cookie
+
+
 async def test_signing_out_ends_the_session(app: Quart) -> None:
     client = app.test_client()
     await client.get("/sign-in")
@@ -110,24 +116,35 @@ async def test_with_redis_signing_in_takes_a_new_id_and_ends_the_old_one(redis_u
         assert await text(thief, "/count") == "1"
 
 
-async def test_with_redis_a_session_ends_after_its_time(redis_url: str) -> None:
-    app = small_app("redis", redis_url)
-    app.config["PERMANENT_SESSION_LIFETIME"] = 60
+@pytest.mark.parametrize(("path", "seconds"), [("/count", 1800), ("/sign-in", 31 * 86_400)])
+async def test_redis_keeps_a_session_for_long_once_somebody_has_signed_in(
+    redis_url: str, path: str, seconds: int
+) -> None:
     with Redis.from_url(redis_url) as kept:
         kept.flushall()
-        async with app.test_app() as running:
-            await running.test_client().get("/count")
-        assert 0 < int(str(kept.ttl(kept.keys("*")[0]))) <= 60
+        async with small_app("redis", redis_url).test_app() as running:
+            await running.test_client().get(path)
+        assert seconds - 60 < int(str(kept.ttl(kept.keys("*")[0]))) <= seconds
 
 
-async def test_without_redis_only_what_needs_a_session_answers_503() -> None:
+NOT_READ = "Sessions are not available; nothing was changed. Try again soon."
+NOT_KEPT = "Sessions are not available; yours was not kept. Try again soon."
+
+
+@pytest.mark.parametrize(
+    ("known", "path", "told"),
+    [("known before", "/count", NOT_READ), ("", "/count", NOT_KEPT), ("", "/sign-in", NOT_KEPT)],
+)
+async def test_without_redis_only_what_needs_a_session_answers_503(
+    known: str, path: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = small_app("redis", f"redis://127.0.0.1:{real.free_port()}")
     async with app.test_app() as running:
         client = running.test_client()
-        client.set_cookie("localhost", "small", "known before")
+        if known:
+            client.set_cookie("localhost", "small", known)
         assert await text(client, "/free") == "free"
-        answer = await client.get("/count")
-    assert (answer.status_code, await answer.get_data(as_text=True)) == (
-        503,
-        "Sessions are not available; nothing was changed. Try again soon.",
-    )
+        answer = await client.get(path)
+    assert (answer.status_code, await answer.get_data(as_text=True)) == (503, told)
+    assert "Location" not in answer.headers
+    assert len(caplog.records) == 1

@@ -242,6 +242,7 @@ def test_beyond_loopback_neither_link_nor_token_is_shown(lone: House) -> None:
     assert "qm_" not in said
     assert "/sign-in/" not in said
     assert "`python3 run.py tokens create NAME --role admin` makes one." in said
+    assert "From other machines the console needs HTTPS" in said
 
 
 NO_DATABASE = {"DATABASE_URL": "mysql://127.0.0.1:1/x", "SECRET_KEY": "x"}

@@ -3,14 +3,14 @@
 from typing import Any
 
 from pydantic import Field
-from quart import Blueprint, render_template, url_for
+from quart import Blueprint, url_for
 from quart_schema import document_response, validate_querystring
 
 from quart_app import audit, db
 from quart_app.events import timestamp
 from quart_app.models import AuditEntry, Role
-from quart_app.web import answers, auth
-from quart_app.web.schemas import Cursor, Moment, Plain, Strict
+from quart_app.web import answers, auth, threads
+from quart_app.web.schemas import Cursor, Moment, Plain, Strict, filters_of
 
 blueprint = Blueprint("audit", __name__)
 pages = Blueprint("audit", __name__)
@@ -44,12 +44,12 @@ async def search(query_args: AuditSearch) -> Any:
 @validate_querystring(AuditSearch)
 async def index(query_args: AuditSearch) -> Any:
     found = await _find(query_args)
-    filters = query_args.model_dump(mode="json", exclude_unset=True)
-    return await render_template(
+    asked = query_args.model_dump(mode="json", exclude_unset=True)
+    return await threads.render(
         "audit/index.html",
         entries=found["items"],
-        filters={name: value for name, value in filters.items() if name in _COLUMNS},
-        next=found["next"] and url_for("pages.audit.index", **filters | {"cursor": found["next"]}),
+        filters=filters_of(query_args),
+        next=found["next"] and url_for("pages.audit.index", **asked | {"cursor": found["next"]}),
     )
 
 

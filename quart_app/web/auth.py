@@ -195,8 +195,12 @@ async def _require_own_form() -> None:
     except BadSignature:
         nonce = ""
     own = secrets.compare_digest(str(nonce), session.get("csrf", ""))
-    if not (nonce and own and is_same_origin(request.headers, request.host)):
-        raise Forbidden("This form is not from this console, or too old: load its page again.")
+    is_ours = is_same_origin(request.headers, request.host)
+    if nonce and own and is_ours:
+        return
+    if is_ours and current_app.config["SESSION_COOKIE_NAME"] not in request.cookies:
+        raise Forbidden("The browser kept no cookie: off this machine the console needs HTTPS.")
+    raise Forbidden("This form is not from this console, or too old: load its page again.")
 
 
 def _signer() -> URLSafeTimedSerializer:

@@ -20,15 +20,16 @@ from sqlalchemy.orm import Session
 from quart_app import actors, db, events, jobs, queues, tokens, why, workers
 from quart_app.errors import Conflict
 from quart_app.jobjson import job_json
-from quart_app.models import JobState, Role, Schedule
-from quart_app.web import audit, auth, lists, schedule_pages, schemas, sms_pages
+from quart_app.models import Job, JobState, Role, Schedule
+from quart_app.web import audit, auth, lists, schedule_pages, schemas, sms_pages, threads
 
 blueprint = Blueprint("pages", __name__)
 blueprint.register_blueprint(schedule_pages.blueprint)
 blueprint.register_blueprint(sms_pages.blueprint)
 blueprint.register_blueprint(audit.pages)
 
-_LOG_LINES = 2_000
+#: Of a job's log; its page may grow beyond that while it is watched.
+_LINES = 200
 # Browsers read a backslash as a slash and skip control characters.
 _OUR_PATH = re.compile(r"/(?!/)[^\\\x00-\x20]*")
 
@@ -57,32 +58,34 @@ async def home() -> Any:
 @validate_querystring(schemas.Search)
 async def index(query_args: schemas.Search) -> Any:
     found = await lists.find(query_args)
-    filters = query_args.model_dump(mode="json", exclude_unset=True)
-    return await render_template(
+    asked = query_args.model_dump(mode="json", exclude_unset=True)
+    return await threads.render(
         "jobs/index.html",
         jobs=found["items"],
-        state=query_args.state,
+        filters=schemas.filters_of(query_args),
         states=[state.value for state in JobState],
-        next=found["next"] and url_for("pages.index", **filters | {"cursor": found["next"]}),
+        next=found["next"] and url_for("pages.index", **asked | {"cursor": found["next"]}),
     )
 
 
 @blueprint.get("/jobs/<job_id>")
 async def show(job_id: str) -> Any:
-    job, happened, schedule, reason, made = await db.read(_whole, job_id)
-    may_act = g.user.may(Role.OPERATOR) and actors.current().may_use(job.task)
-    return await render_template(
+    job, about, happened = await db.read(_with_events, job_id)
+    return await threads.render(
         "jobs/show.html",
-        job=job_json(job) | {"context": job.context},
-        schedule=schedule,
-        made=made,
-        why=reason.detail,
+        **_shown(job, **about),
         events=happened,
-        can_cancel=may_act and job.state not in events.TERMINAL,
-        can_retry=may_act and job.state in jobs.RETRYABLE,
+        older=max(0, job.last_seq - _LINES),
         frames_url=f"/ws/jobs/{job.id}",
-        after=happened[-1]["seq"] if happened else 0,
+        after=job.last_seq,
     )
+
+
+@blueprint.get("/jobs/<job_id>/parts")
+async def parts(job_id: str) -> Any:
+    """What changes on a job's page with its state, for one that is watched."""
+    job, about = await db.read(_whole, job_id)
+    return await threads.render("jobs/_parts.html", **_shown(job, **about))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -98,13 +101,13 @@ async def retry(job_id: str) -> Any:
 @blueprint.get("/queues")
 async def list_queues() -> Any:
     shown = [schemas.queue_json(queue) for queue in await db.read(queues.everyone)]
-    return await render_template("queues/index.html", queues=shown)
+    return await threads.render("queues/index.html", queues=shown)
 
 
 @blueprint.get("/workers")
 async def list_workers() -> Any:
     shown = [schemas.worker_json(worker) for worker in await db.read(workers.online)]
-    return await render_template("workers/index.html", workers=shown)
+    return await threads.render("workers/index.html", workers=shown)
 
 
 @blueprint.get("/docs")
@@ -155,12 +158,31 @@ async def _change(verb: Any, job_id: str) -> Any:
     return redirect(url_for("pages.show", job_id=job_id))
 
 
+def _with_events(session: Session, job_id: str) -> Any:
+    """As `_whole`, and the job's newest events: none that it does not know of."""
+    job, about = _whole(session, job_id)
+    older = max(0, job.last_seq - _LINES)
+    return job, about, events.since(session, job_id, older, job.last_seq - older)
+
+
 def _whole(session: Session, job_id: str) -> Any:
-    """The job, what happened to it, its schedule, why it is there, and what was made from it."""
+    """The job; and its schedule, why it is there, and what was made from it."""
     job = jobs.get(session, job_id)
-    schedule = session.get(Schedule, job.schedule_id) if job.schedule_id else None
-    reason, made = why.explain(session, job_id), jobs.made_from(session, job_id)
-    return job, events.newest(session, job_id, _LOG_LINES), schedule, reason, made
+    return job, {
+        "schedule": session.get(Schedule, job.schedule_id) if job.schedule_id else None,
+        "why": why.explain(session, job_id).detail,
+        "made": jobs.made_from(session, job_id),
+    }
+
+
+def _shown(job: Job, **about: Any) -> dict[str, Any]:
+    may_act = g.user.may(Role.OPERATOR) and actors.current().may_use(job.task)
+    return about | {
+        "job": job_json(job) | {"context": job.context},
+        "final": job.state in events.TERMINAL,
+        "can_cancel": may_act and job.state not in events.TERMINAL,
+        "can_retry": may_act and job.state in jobs.RETRYABLE,
+    }
 
 
 def _local_path(wanted: str | None) -> str:

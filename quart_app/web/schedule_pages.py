@@ -81,6 +81,13 @@ async def resume(schedule_id: str) -> Any:
     return redirect(url_for("pages.schedules.show", schedule_id=schedule_id))
 
 
+@blueprint.get("/<schedule_id>/delete")
+@auth.needs(Role.ADMIN)
+async def ask_to_delete(schedule_id: str) -> Any:
+    schedule = await db.read(schedules.changeable, schedule_id)
+    return await render_template("schedules/delete.html", schedule=schedule)
+
+
 @blueprint.post("/<schedule_id>/delete")
 @auth.needs(Role.ADMIN)
 async def delete(schedule_id: str) -> Any:

@@ -144,6 +144,11 @@ class EventSearch(Strict):
     after: int = Field(0, ge=0, le=2**31 - 1)
 
 
+def filters_of(search: BaseModel) -> dict[str, Any]:
+    """What narrows a list, as its address has it; not which page of it."""
+    return search.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor"})
+
+
 def read(model: type[Model], value: Any) -> Model:
     """The value as the model; raises Invalid naming the first field that is wrong."""
     try:

@@ -1,26 +1,25 @@
-"""Long work with the database, in threads of its own: stuck, it stops no connection and no file."""
+"""Long work in threads of its own: stuck in the database, it stops no connection and no file."""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from quart import current_app
+from quart import current_app, render_template
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _threads = ThreadPoolExecutor(8, "database")
+_rendering = ThreadPoolExecutor(2, "pages")
 
 
 async def run(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What the call returns, made in the caller's context."""
-    calling = partial(copy_context().run, call, *args, **kwargs)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads, calling)
+    return await _in(_threads, partial(call, *args, **kwargs))
 
 
 async def read(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,3 +31,13 @@ async def read(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if not limit.expired():  # it is the call's own
             raise
         raise NoAnswer("the database did not answer in time") from None
+
+
+async def render(template: str, **context: Any) -> str:
+    """The page, for one whose many rows take longer than other requests should wait."""
+    return await _in(_rendering, lambda: asyncio.run(render_template(template, **context)))
+
+
+async def _in(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(threads, copy_context().run, call)

@@ -49,8 +49,9 @@ async def test_what_the_api_changes_is_told_newest_first_with_its_request(
 
 
 async def test_each_change_of_a_schedule_is_told(admin: Any) -> None:
-    rule = {"name": "mine", "task": ADD, "args": [1], "interval": 3600}
-    made = await (await admin.post("/api/schedules", json=rule)).get_json()
+    wanted = {"name": "mine", "task": ADD, "args": [1], "interval": 3600}
+    wanted |= {"timezone": "UTC", "starts_at": "2030-01-01T00:00:00Z"}
+    made = await (await admin.post("/api/schedules", json=wanted)).get_json()
     path = f"/api/schedules/{made['id']}"
     await admin.patch(path, json={"interval": 60, "missed": "skip"})
     for word in ("pause", "resume"):
@@ -61,6 +62,8 @@ async def test_each_change_of_a_schedule_is_told(admin: Any) -> None:
     verbs = ["delete", "run", "resume", "pause", "change", "create"]
     assert [entry["action"] for entry in told] == [f"schedule.{verb}" for verb in verbs]
     assert {entry["detail"]["name"] for entry in told} == {"mine"}
+    rule = {"interval": 60.0, "timezone": "UTC", "starts_at": "2030-01-01T00:00:00+00:00"}
+    assert told[0]["detail"] == {"name": "mine", "task": ADD} | rule
     assert told[1]["detail"]["job"] == run["id"]
     assert told[4]["detail"]["fields"] == ["interval", "missed"]
 
@@ -149,6 +152,10 @@ async def test_admins_have_a_page_of_it_and_a_link_to_that(
     assert "token.sign-in" in page
     older = await (await browser.get("/audit?limit=1")).get_data(as_text=True)
     assert "Older entries" in older
+    told = await (await browser.get("/audit?actor=admin&until=1999-01-01T00:00:00Z")).get_data()
+    assert b"No entry matches." in told
+    assert b">actor admin \xc3\x97</a>" in told
+    assert b'href="/audit?actor=admin" aria-label="Drop until' in told
     operator = await signed_in(app, make_token(app.extensions["db"], Role.OPERATOR))
     assert (await operator.get("/audit")).status_code == 403
     assert "/audit" not in await (await operator.get("/jobs")).get_data(as_text=True)

@@ -7,6 +7,7 @@ import pytest
 from quart import Quart
 
 from quart_app import tokens
+from tests import real
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
@@ -169,6 +170,13 @@ async def test_off_loopback_cookies_are_secure(clean: Any) -> None:
     assert "Secure" in answer.headers["Set-Cookie"]
 
 
+async def test_a_browser_that_kept_no_cookie_is_told_what_it_needs(app: Quart, token: str) -> None:
+    form = {"token": token, "csrf_token": await csrf(app.test_client())}
+    answer = await app.test_client().post("/sign-in", form=form)
+    assert answer.status_code == 403
+    assert "the console needs HTTPS" in await answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize(
     "url", ["/jobs", "/api/jobs", "/nowhere", "/static/app.css", "/sign-in", "/healthz"]
 )
@@ -203,3 +211,15 @@ async def test_a_look_at_the_headers_does_not_use_up_a_link(app: Any, token: str
     client = app.test_client()
     assert (await client.head(f"/sign-in/{code}")).status_code == 200
     assert (await client.get(f"/sign-in/{code}")).status_code == 302
+
+
+async def test_with_no_place_for_sessions_a_stranger_hears_so_and_programs_go_on(
+    clean: Any, token: str
+) -> None:
+    nowhere = f"redis://127.0.0.1:{real.free_port()}"
+    async with clean.app(SESSION_BACKEND="redis", REDIS_URL=nowhere).test_app() as running:
+        answer = await running.test_client().get("/jobs", headers=BROWSER)
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert (await running.test_client().get("/api/jobs", headers=bearer)).status_code == 200
+    assert answer.status_code == 503
+    assert "Sessions are not available" in await answer.get_data(as_text=True)

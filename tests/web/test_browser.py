@@ -6,15 +6,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    WebSocket,
+    async_playwright,
+    expect,
+)
 from sqlalchemy import update
 
 from quart_app import attempts, jobs, schedules, sms, tokens
 from quart_app.models import Role, Token
 from tests import real
 from tests.conftest import Place, missing
+from tests.real import eventually
 from tests.web.conftest import serving
-from tests.web.following import COUNT, Hand, Served, on_one_database
+from tests.web.following import COUNT, Hand, Served, numbered, on_one_database
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -60,6 +68,17 @@ def complaints(page: Page) -> list[str]:
     return said
 
 
+def sockets_of(page: Page) -> list[WebSocket]:
+    """Those that it opens from now on."""
+    opened: list[WebSocket] = []
+
+    def see(socket: WebSocket) -> None:
+        opened.append(socket)
+
+    page.on("websocket", see)
+    return opened
+
+
 async def test_a_job_is_watched_from_its_button_to_its_end(
     served: Served, secret: str, hand: Hand, browser: Browser, worker: Path
 ) -> None:
@@ -88,6 +107,7 @@ async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
         await page.goto(f"/jobs/{job_id}")
         await hand.say(job_id, "one")
         await expect(page.locator("#lines")).to_contain_text("one")
+    await expect(page.locator("#connection")).to_have_text("reconnecting…")
     await hand.say(job_id, "two")
     with serving(clean, tmp_path / "web.log", port=port):
         await hand.say(job_id, "three")
@@ -95,6 +115,83 @@ async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
         await expect(page.locator("#connection")).to_have_text("ended", timeout=20_000)
     spoken = await page.locator("#lines li span").all_text_contents()
     assert [text for text in spoken if text] == ["one", "two", "three"]
+
+
+@on_one_database
+async def test_a_quiet_job_is_live_all_the_while(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page, job_id = await signed_in(browser, served, hand), await hand.start()
+    sockets = sockets_of(page)
+    await page.clock.install()
+    await page.goto(f"/jobs/{job_id}")
+    connection = page.locator("#connection")
+    await expect(connection).to_have_text("live")
+    await connection.evaluate(
+        "e => new MutationObserver(() => e.title += e.textContent).observe(e, {childList: true})"
+    )
+    await page.clock.fast_forward(61_000)
+    await eventually(lambda: has(sockets, 2))
+    await hand.say(job_id, "one")
+    await expect(page.locator("#lines")).to_contain_text("one")
+    assert await connection.get_attribute("title") is None
+    assert sockets[0].is_closed()
+
+
+async def has(sockets: list[WebSocket], count: int) -> bool:
+    return len(sockets) == count
+
+
+@on_one_database
+async def test_a_page_has_the_newest_lines_and_fetches_no_other_again(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page, job_id = await signed_in(browser, served, hand), await hand.start()
+    await hand.say(job_id, *numbered(250))
+    await page.goto(f"/jobs/{job_id}")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await expect(page.get_by_role("button", name="Cancel this job")).to_be_visible()
+    await hand.succeed(job_id)
+    await expect(page.get_by_role("button", name="Cancel this job")).to_be_hidden()
+    spoken = await page.locator("#lines li").all_text_contents()
+    assert len(spoken) == 201
+    assert "line 51" in spoken[0]
+    assert f"{served.address}/jobs/{job_id}" not in asked
+
+
+@on_one_database
+async def test_a_list_is_renewed_under_the_keyboard_which_keeps_its_place(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page, job_id = await signed_in(browser, served, hand), await hand.submit()
+    await page.goto("/jobs?state=queued")
+    link = page.get_by_role("link", name=f"Job {job_id}")
+    await link.focus()
+    newer = await hand.submit()
+    await expect(page.get_by_role("link", name=f"Job {newer}")).to_be_visible(timeout=15_000)
+    await expect(link).to_be_focused()
+    await hand.do(jobs.cancel, job_id)
+    await expect(link).to_be_hidden(timeout=15_000)
+    await expect(page.locator("#jobs")).to_be_focused()
+
+
+@on_one_database
+async def test_a_list_says_since_when_it_is_not_renewed(
+    clean: Place, secret: str, hand: Hand, browser: Browser, tmp_path: Path
+) -> None:
+    port = real.free_port()
+    with serving(clean, tmp_path / "web.log", port=port) as served:
+        page = await signed_in(browser, served, hand)
+    status = page.get_by_role("status")
+    old = re.compile(r"^Not renewed since \d\d:\d\d:\d\d UTC$")
+    await expect(status).to_have_text(old, timeout=15_000)
+    with serving(clean, tmp_path / "web.log", port=port):
+        await expect(status).to_have_text("", timeout=15_000)
+        await hand.do(tokens.revoke, "operator")
+        await expect(status).to_have_text(re.compile("^Not renewed since"), timeout=15_000)
+        await status.get_by_role("link", name="sign in again").click()
+        await expect(page).to_have_url(f"{served.address}/sign-in?next=%2Fjobs")
 
 
 @on_one_database
@@ -166,8 +263,9 @@ async def test_a_phone_shows_every_page_without_scrolling_sideways(
     await hand.do(tokens.create, "x" * 100, Role.VIEWER)
     await hand.do(lambda session: session.execute(update(Token).values(role=Role.ADMIN)))
     for path in (
-        "/jobs", f"/jobs/{job_id}", "/schedules", f"/schedules/{schedule_id}", "/queues",
-        "/workers", "/sms", "/audit", "/docs", "/sign-in", "/nowhere",
+        "/jobs", f"/jobs?q={'x' * 255}", f"/jobs/{job_id}", "/schedules",
+        f"/schedules/{schedule_id}", f"/schedules/{schedule_id}/delete", "/queues", "/workers",
+        "/sms", "/audit", "/docs", "/sign-in", "/nowhere",
     ):  # fmt: skip
         await page.goto(path)
         wide = await page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")

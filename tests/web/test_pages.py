@@ -43,6 +43,20 @@ async def test_jobs_are_listed_and_filtered_by_state(browser: Any, client: Any) 
     assert queued["id"] not in scheduled
 
 
+async def test_every_filter_is_shown_can_be_dropped_and_is_kept_beside_a_state(
+    browser: Any, client: Any
+) -> None:
+    await submit(client, delay=60)
+    page = await text(await browser.get("/jobs?queue=other&state=failed&q=left"))
+    links = re.findall('href="(/jobs[^"]*)"[^>]*>([^<]+)<', page)
+    assert ("/jobs?state=failed&q=left", "queue other ×") in links
+    assert ("/jobs?queue=other&q=left", "state failed ×") in links
+    assert ("/jobs?state=failed&queue=other", "q left ×") in links
+    assert ("/jobs?queue=other&q=left", "all") in links
+    assert ("/jobs?state=queued&queue=other&q=left", "queued") in links
+    assert "No job matches" in page
+
+
 async def test_the_next_page_keeps_the_filters(browser: Any, client: Any) -> None:
     ids = [(await submit(client, delay=60, queue="slow"))["id"] for _ in range(3)]
     first = await text(await browser.get("/jobs?queue=slow&limit=2&q=left"))
@@ -64,6 +78,25 @@ async def test_a_job_shows_what_happened_and_its_result(browser: Any, hand: Hand
     page = await text(await browser.get(f"/jobs/{await hand.whole_job()}"))
     for seen in ("succeeded", "line 1", "line 2", '"done"', "1 of 1"):
         assert seen in page
+
+
+async def test_a_job_with_many_lines_shows_the_newest_and_says_where_all_are(
+    browser: Any, hand: Hand
+) -> None:
+    short, long = await hand.whole_job(197), await hand.whole_job(198)
+    everything = await text(await browser.get(f"/jobs/{short}"))
+    newest = await text(await browser.get(f"/jobs/{long}"))
+    assert re.search(r'id="older" class="hint" hidden', everything)
+    assert re.search(r'id="older" class="hint" >Older lines are not shown', newest)
+    assert [page.count("<li class") for page in (everything, newest)] == [200, 200]
+    assert f'href="/api/jobs/{long}/events"' in newest
+
+
+async def test_what_changes_of_a_job_s_page_is_had_alone(browser: Any, hand: Hand) -> None:
+    parts = await text(await browser.get(f"/jobs/{await hand.whole_job()}/parts"))
+    assert re.findall(r'^<\w+ .*?id="(\w+)"', parts, re.MULTILINE) == ["why", "actions", "facts"]
+    assert "line 1" not in parts
+    assert (await browser.get("/jobs/unknown/parts")).status_code == 404
 
 
 async def test_a_job_says_why_it_waits(browser: Any, client: Any) -> None:

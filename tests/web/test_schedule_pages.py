@@ -74,7 +74,7 @@ async def test_one_shows_its_times_and_which_a_clock_change_moved(browser: Any, 
     assert "It has made no job yet" in page
 
 
-async def test_it_is_paused_resumed_and_deleted_by_buttons(browser: Any, admin: Any) -> None:
+async def test_it_is_paused_and_resumed_by_buttons(browser: Any, admin: Any) -> None:
     path = f"/schedules/{(await make(admin))['id']}"
     await press(browser, path, "pause")
     page = await text(await browser.get(path))
@@ -82,6 +82,15 @@ async def test_it_is_paused_resumed_and_deleted_by_buttons(browser: Any, admin: 
     assert ">Pause<" not in page
     await press(browser, path, "resume")
     assert ">Pause<" in await text(await browser.get(path))
+
+
+async def test_it_is_deleted_once_that_was_asked_about(browser: Any, admin: Any) -> None:
+    path = f"/schedules/{(await make(admin))['id']}"
+    assert f'<form action="{path}/delete">' in await text(await browser.get(path))
+    asked = await text(await browser.get(f"{path}/delete"))
+    assert "Delete mine?" in asked
+    assert "every 3600 s" in asked
+    assert f'method="post" action="{path}/delete"' in asked
     assert (await press(browser, path, "delete")).headers["Location"] == "/schedules"
     assert (await browser.get(path)).status_code == 404
 
@@ -99,6 +108,7 @@ async def test_a_run_leads_to_its_job_which_leads_back(browser: Any, admin: Any)
 async def test_one_of_settings_has_no_button_to_delete_it(app: Quart, browser: Any) -> None:
     path = (await adopt_one(app)).removeprefix("/api")
     assert ">Delete<" not in await text(await browser.get(path))
+    await text(await browser.get(f"{path}/delete"), 409)
     await press(browser, path, "delete", 409)
 
 
@@ -178,13 +188,14 @@ async def test_one_of_settings_says_where_it_is_changed(app: Quart, browser: Any
 async def test_only_admins_change_by_the_form(client: Any, admin: Any) -> None:
     path = f"/schedules/{(await make(admin))['id']}"
     assert ">Change<" not in await text(await client.get(path))
-    assert (await client.get(f"{path}/change")).status_code == 403
+    for word in ("change", "delete"):
+        assert (await client.get(f"{path}/{word}")).status_code == 403
 
 
 async def test_no_page_of_schedules_has_a_script_or_a_style_within(
     browser: Any, admin: Any
 ) -> None:
     path = f"/schedules/{(await make(admin, name='<script>alert(1)</script>'))['id']}"
-    for url in ("/schedules", path, f"{path}/change", "/schedules/new"):
+    for url in ("/schedules", path, f"{path}/change", f"{path}/delete", "/schedules/new"):
         page = await (await browser.get(url)).get_data(as_text=True)
         assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", page), url

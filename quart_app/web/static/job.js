@@ -1,50 +1,58 @@
 // Follows one job over its WebSocket and keeps the page in step; the page works without it too.
 
-import { renew } from "./renew.js";
+import { renew, signInLink } from "./renew.js";
 
 const FINAL = ["succeeded", "failed", "cancelled"];
+const NOT_NOW = 1013;
 const REFUSED = { 4401: "signed out", 4403: "not allowed", 4404: "unknown job" };
 const LINES = 2000;
 const SILENCE = 60_000;
+const PATIENCE = 10_000;
 const STEADY = 5_000;
 const EXPLAIN_EVERY = 5_000;
 
 const find = (selector) => document.querySelector(selector);
-const { frames, after } = find("#job").dataset;
+const { frames, after, parts } = find("#job").dataset;
 const log = find("#log");
 const lines = find("#lines");
 const bar = find("#progress progress");
 
 let cursor = Number(after);
-let newestProgress = "";
 let waiting = [];
 let tries = 0;
-let socket, opened, watchdog, comeback, renewal;
+let opened = 0;
+let socket, watchdog, comeback, renewal;
 
 function connect() {
   comeback = clearTimeout(comeback);
   const url = new URL(frames, location.href);
   url.protocol = url.protocol.replace("http", "ws");
   url.searchParams.set("after", cursor);
-  opened = Date.now();
+  opened = 0;
   socket = new WebSocket(url);
-  socket.onopen = () => say("live");
+  socket.onopen = live;
   socket.onmessage = ({ data }) => received(JSON.parse(data));
   socket.onclose = ({ code }) => closed(code);
-  watch();
+  watch(PATIENCE);
+}
+
+function live() {
+  opened = Date.now();
+  say("live");
+  watch(SILENCE);
 }
 
 function received(frame) {
-  watch();
+  watch(SILENCE);
   apply(frame);
 }
 
-function watch() {
+function watch(patience) {
   clearTimeout(watchdog);
-  watchdog = setTimeout(abandon, SILENCE);
+  watchdog = setTimeout(abandon, patience);
 }
 
-// A dead connection may take minutes to say that it closed, so nobody waits for it.
+// A dead connection may take minutes to say that it closed, and a quiet one looks the same.
 function abandon() {
   socket.onopen = socket.onmessage = socket.onclose = null;
   socket.close();
@@ -55,8 +63,9 @@ function closed(code) {
   clearTimeout(watchdog);
   if (code === 1000) return say("ended");
   if (code in REFUSED) return refused(code);
-  if (Date.now() - opened > STEADY) tries = 0;
-  say("reconnecting…");
+  // One that was steady is worth no word: the next attempt may do.
+  if (opened && Date.now() - opened > STEADY && code !== NOT_NOW) tries = 0;
+  else say("reconnecting…");
   // A restarting server has said so: the first return needs no pause, later ones do.
   const pause = code === 1012 && tries === 0 ? 0 : 500 + Math.random() * Math.min(14_500, 500 * 2 ** tries);
   tries += 1;
@@ -65,14 +74,12 @@ function closed(code) {
 
 function refused(code) {
   say(REFUSED[code]);
-  if (code !== 4401) return;
-  const link = make("a", "Sign in");
-  link.href = `/sign-in?next=${encodeURIComponent(location.pathname)}`;
-  find("#connection").append(" ", link);
+  if (code === 4401) find("#connection").append(": ", signInLink());
 }
 
 function say(text) {
   const place = find("#connection");
+  if (place.textContent === text) return;
   place.className = text.replace("…", "");
   place.textContent = text;
 }
@@ -94,7 +101,7 @@ function showState(frame) {
   if (FINAL.includes(frame.state)) setTime("#finished", frame.at);
   showOutcome(frame);
   clearTimeout(renewal);
-  renewal = setTimeout(renew, 200, "why", "facts", "actions");
+  renewal = setTimeout(renew, 200, parts, "why", "actions", "facts");
 }
 
 // Why it waits changes without an event: those before it become fewer.
@@ -112,9 +119,7 @@ function showOutcome({ state, result, error }) {
   place.querySelector("pre").textContent = error ?? JSON.stringify(result, null, 2);
 }
 
-function showProgress({ at, current, total, message }) {
-  if (at < newestProgress) return;
-  newestProgress = at;
+function showProgress({ current, total, message }) {
   if (total) [bar.max, bar.value] = [total, current ?? 0];
   else bar.removeAttribute("value");
   find("#progress .amount").textContent = total ? `${current ?? 0} of ${total}` : "";
@@ -141,6 +146,7 @@ function addLine({ at, type, state, level, message, error }) {
 function flush() {
   const atBottom = log.scrollHeight - log.scrollTop - log.clientHeight < 8;
   lines.append(...waiting.splice(0));
+  if (lines.childElementCount > LINES) find("#older").hidden = false;
   while (lines.childElementCount > LINES) lines.firstElementChild.remove();
   if (atBottom) log.scrollTop = log.scrollHeight;
 }
