@@ -593,6 +593,7 @@ def test_of_a_cancel_and_a_job_that_meet_the_message_gets_one(book: Book) -> Non
     message = for_later(book)
     book.set(message, send_at=db.now(-1))
     took, cancelled = at_once([partial(book, take_due), partial(book, sms.cancel, message.id)])
+    assert isinstance(took, list), took
     assert (took == [message.id]) is isinstance(cancelled, Conflict)
     (after,) = book(sms.recent)
     assert after.state is (WAITING if took else FAILED)

@@ -52,13 +52,14 @@ def cancel(session: Session, message_id: str) -> None:
     """
     actors.check(TASK)
     # MySQL cannot even compare the column with other letters.
-    message = session.get(Message, message_id) if message_id.isascii() else None
+    is_id = message_id.isascii()
+    # Held by its id, as `due` does: by another index, this would deadlock with that.
+    message = session.get(Message, message_id, with_for_update=True) if is_id else None
     if message is None:
         raise NotFound(f"There is no message {message_id}.")
-    ended = {"state": MessageState.FAILED, "error": "cancelled before its time came"}
-    cancelling = update(Message).where(Message.id == message.id, *_UNSTARTED).values(ended)
-    if session.execute(cancelling).rowcount == 0:  # type: ignore[attr-defined]
+    if message.state is not MessageState.WAITING or message.job_id:
         raise Conflict("This message waits no longer; if it has a job, that can be cancelled.")
+    message.state, message.error = MessageState.FAILED, "cancelled before its time came"
     audit.record(session, "message.cancel", message.id)
 
 
