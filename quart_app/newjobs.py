@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import uuid_utils
+from celery import Celery
 from quart import current_app
 
 from quart_app import actors, baggage, traces
@@ -122,6 +123,11 @@ def start(job: Job, new: NewJob, at: datetime) -> None:
         state=JobState.SCHEDULED if is_later else JobState.QUEUED,
         eta=new.eta or (available_at if is_later else None),
     )
+
+
+def tasks_of(celery: Celery) -> dict[str, Any]:
+    """Those that a job can be made of, by name and in its order; Celery's own are not."""
+    return {name: task for name, task in sorted(celery.tasks.items()) if hasattr(task, "check")}
 
 
 def task_named(name: str) -> Task:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pydantic import BaseModel
 from quart import Quart
 from redis import Redis
 
@@ -16,6 +17,7 @@ from quart_app import figures, jobs
 from quart_app.doorbell import Foundry, Ring
 from quart_app.models import JobState
 from settings import broker_url
+from tasks.parameters import bind, model_of
 from tests import real
 from tests.conftest import Place
 from tests.ledger import Ledger
@@ -120,6 +122,20 @@ def test_arguments_reach_the_body_in_their_types(ledger: Ledger, worker: Path) -
     when = datetime(2030, 1, 1, tzinfo=UTC).isoformat()
     job_id = ledger.submit("typed", when, kwargs={"point": {"x": 1}, "near": 2})
     assert ledger.ended(job_id).result == "datetime Point int"
+
+
+def draw(shape: "Shape", others: "list[Shape]") -> "Nothing":  # type: ignore[name-defined]  # noqa: F821
+    """What it takes is defined below it, and what it gives nowhere."""
+
+
+class Shape(BaseModel):
+    within: "Shape | None" = None
+
+
+def test_the_types_of_parameters_may_be_defined_below_the_task() -> None:
+    shape = {"within": {"within": None}}
+    bound = bind(model_of("draw", draw), [shape], {"others": [{}]})
+    assert bound.stored() == ([shape], {"others": [{}]})
 
 
 def test_parameters_may_be_called_anything(ledger: Ledger, worker: Path) -> None:
