@@ -15,7 +15,7 @@ from quart import current_app
 
 from quart_app import actors, baggage, traces
 from quart_app.baggage import Baggage
-from quart_app.errors import Invalid, NotFound
+from quart_app.errors import Invalid, NoSuchTask
 from quart_app.models import Job, JobState
 
 # A queue's name is a key of Redis: kombu's own keys and ours are none.
@@ -133,7 +133,7 @@ def tasks_of(celery: Celery) -> dict[str, Any]:
 def task_named(name: str) -> Task:
     found: Task | None = current_app.extensions["celery"].tasks.get(name)
     if found is None or not hasattr(found, "check"):
-        raise NotFound(f"There is no task {name!r}; GET /api/tasks lists them.")
+        raise NoSuchTask(name)
     return found
 
 

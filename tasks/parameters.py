@@ -74,7 +74,7 @@ def bind(model: type[BaseModel], args: Sequence[Any], kwargs: Mapping[str, Any])
     try:
         return Bound(model.model_validate(given), names)
     except ValidationError as error:
-        raise _invalid(error, names) from None
+        raise _invalid(error, names, model) from None
 
 
 def _field(parameter: inspect.Parameter, module: str) -> tuple[Any, Any]:
@@ -98,9 +98,18 @@ def _check_is_described(parameter: inspect.Parameter, annotation: Any, module: s
         raise TypeError(f"parameter {parameter}: {expected} ({reason})") from None
 
 
-def _invalid(error: ValidationError, names: Sequence[str]) -> Invalid:
-    """The first wrong parameter, and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
+def _invalid(error: ValidationError, names: Sequence[str], model: type[BaseModel]) -> Invalid:
+    """The first wrong parameter, and what is wrong with it; one that is unknown before others.
+
+    It may be one of those that are missing, misspelt.
+    """
+    wrong = error.errors(include_url=False)
+    for unknown in wrong:
+        if unknown["type"] == "extra_forbidden" and len(unknown["loc"]) == 1:
+            known = [str(field.alias) for field in model.model_fields.values()]
+            expected = f"expected one of {', '.join(known)}" if known else "the task takes none"
+            return Invalid(f"kwargs.{unknown['loc'][0]}", f"unknown; {expected}")
+    first = wrong[0]
     name, *inner = [str(part) for part in first["loc"]] or [""]
     where = f"args.{names.index(name)}" if name in names else f"kwargs.{name}"
     message = first["msg"].removeprefix("Value error, ")

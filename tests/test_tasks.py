@@ -15,6 +15,7 @@ from redis import Redis
 
 from quart_app import figures, jobs
 from quart_app.doorbell import Foundry, Ring
+from quart_app.errors import Invalid
 from quart_app.models import JobState
 from settings import broker_url
 from tasks.parameters import bind, model_of
@@ -136,6 +137,23 @@ def test_the_types_of_parameters_may_be_defined_below_the_task() -> None:
     shape = {"within": {"within": None}}
     bound = bind(model_of("draw", draw), [shape], {"others": [{}]})
     assert bound.stored() == ([shape], {"others": [{}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "told"),
+    [
+        (ADD, {"rihgt": 2}, "kwargs.rihgt: unknown; expected one of left, right"),
+        (ADD, {"left": "x", "rihgt": 2}, "kwargs.rihgt: unknown; expected one of left, right"),
+        (ADD, {"right": 2}, "kwargs.left: field required"),
+        ("tasks.scheduler.prune", {"days": 2}, "kwargs.days: unknown; the task takes none"),
+    ],
+)
+def test_an_argument_that_is_unknown_is_told_before_one_that_is_missing(
+    ledger: Ledger, name: str, kwargs: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Invalid) as wrong:
+        ledger.submit(name, kwargs=kwargs)
+    assert str(wrong.value) == told
 
 
 def test_parameters_may_be_called_anything(ledger: Ledger, worker: Path) -> None:
