@@ -1,6 +1,7 @@
 """Where everything meets: `create_app()` makes the Quart application with all its parts."""
 
 import importlib
+import inspect
 import secrets
 import sys
 import traceback
@@ -96,7 +97,10 @@ def _load_tasks(app: Quart) -> None:
     for module in app.config["CELERY_IMPORTS"]:
         with _clear("CELERY_IMPORTS", module):
             importlib.import_module(module)
-    app.extensions["celery"].finalize()
+    celery = app.extensions["celery"]
+    celery.finalize()
+    for task in newjobs.tasks_of(celery).values():
+        _check_parameters(task)
 
 
 @contextmanager
@@ -115,8 +119,19 @@ def _told(error: Exception, module: str) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({error.filename}:{error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith("<")]
-    return f"{type(error).__name__}: {error} ({own[-1].filename}:{own[-1].lineno})"
+    # What the last module to be loaded has called, a decorator say, is seldom to blame.
+    place = ([frame for frame in frames if frame.name == "<module>"] or frames)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+
+
+def _check_parameters(task: Any) -> None:
+    """Now that all modules are loaded: what one refers to may stand below it, or in another."""
+    try:
+        _ = task.parameters
+    except (TypeError, NameError) as error:
+        code = inspect.unwrap(task.run).__code__
+        place = f"{code.co_filename}:{code.co_firstlineno}"
+        sys.exit(f"CELERY_IMPORTS = {task.__module__!r}: {task.name}, {error} ({place})")
 
 
 def _check_provider(app: Quart) -> None:

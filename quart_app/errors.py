@@ -31,6 +31,14 @@ class NotFound(Problem):
     title = "Not found"
 
 
+class NoSuchTask(NotFound):
+    """No module that this process has loaded has a task of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no task {name!r}; GET /api/tasks lists them.")
+        self.name = name
+
+
 class Conflict(Problem):
     """The thing is there, but its state does not allow what was asked."""
 

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import uuid_utils
+from celery import Celery
 from quart import current_app
 
 from quart_app import actors, baggage, traces
 from quart_app.baggage import Baggage
-from quart_app.errors import Invalid, NotFound
+from quart_app.errors import Invalid, NoSuchTask
 from quart_app.models import Job, JobState
 
 # A queue's name is a key of Redis: kombu's own keys and ours are none.
@@ -124,10 +125,15 @@ def start(job: Job, new: NewJob, at: datetime) -> None:
     )
 
 
+def tasks_of(celery: Celery) -> dict[str, Any]:
+    """Those that a job can be made of, by name and in its order; Celery's own are not."""
+    return {name: task for name, task in sorted(celery.tasks.items()) if hasattr(task, "check")}
+
+
 def task_named(name: str) -> Task:
     found: Task | None = current_app.extensions["celery"].tasks.get(name)
     if found is None or not hasattr(found, "check"):
-        raise NotFound(f"There is no task {name!r}; GET /api/tasks lists them.")
+        raise NoSuchTask(name)
     return found
 
 

@@ -1,7 +1,7 @@
 """The queues: what waits in each, who listens to it, and how fast jobs come and go."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from quart_app import db, nodes
 from quart_app.events import TERMINAL
-from quart_app.models import Job, JobState
+from quart_app.models import Job, JobState, Node
 
 #: Minutes over which rates are counted.
 MINUTES = 5
@@ -83,7 +83,13 @@ def lines(session: Session) -> dict[str, dict[JobState, Line]]:
 def listeners(session: Session) -> Counter[str]:
     """How many workers that are online listen to each queue."""
     online = nodes.online(session, "worker")
-    return Counter(queue for node in online for queue in node.info.get("queues", ()))
+    return Counter(queue for node in online for queue in consumed(node))
+
+
+def consumed(node: Node) -> Sequence[str]:
+    """Those that the worker listens to."""
+    names: Sequence[str] = node.info.get("queues", ())
+    return names
 
 
 def _oldest(session: Session, queue: str, since: datetime | None, at: datetime) -> Oldest | None:

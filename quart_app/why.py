@@ -65,10 +65,17 @@ def _overdue(session: Session, job: Job, at: datetime) -> Why | None:
 
 
 def _queued(session: Session, job: Job, at: datetime) -> Why:
-    listening = queues.listeners(session)[job.queue]
-    facts = {"queue": job.queue, "workers": listening}
+    online = nodes.online(session, "worker")
+    listening = [node for node in online if job.queue in queues.consumed(node)]
+    facts = {"queue": job.queue, "workers": len(listening)}
     if not listening:
         return Why("no_worker", f"No worker that is online consumes queue `{job.queue}`.", facts)
+    if not any(workers.knows(node, job.task) for node in listening):
+        said = (
+            f"No worker that is online and consumes queue `{job.queue}` knows `{job.task}`: is its"
+            " module in CELERY_IMPORTS there?"
+        )
+        return Why("unknown_task", said, facts | {"task": job.task})
     if job.published_at is None and _has_room(session, job.queue):
         said = "The broker has not got it yet; the relay hands it over as soon as it can."
         return Why("unpublished", said, facts | {"since": job.available_at})

@@ -47,6 +47,11 @@ def online(session: Session) -> list[Worker]:
     ]
 
 
+def knows(node: Node, task: str) -> bool:
+    """Whether it has the task; of an older version, that does not say so, it is presumed."""
+    return task in node.info.get("tasks", (task,))
+
+
 def name_of(node: Node) -> str:
     """Its name as jobs have it; a node's adds the process, since two may share a name."""
     return str(node.info.get("hostname") or node.name.rpartition(":")[0])

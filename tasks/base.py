@@ -1,6 +1,7 @@
 """`task`: makes a function a task whose every run is a job in the ledger."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
@@ -34,6 +35,8 @@ def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         return partial(task, **options)
     if options.get("on_lost", "retry") not in ("retry", "fail"):
         raise ValueError(f"on_lost = {options['on_lost']!r}: expected 'retry' or 'fail'")
+    if not options.get("bind") and "self" in [*inspect.signature(function).parameters][:1]:
+        raise TypeError(f"{function.__name__} takes self: add bind=True")
     return shared_task(base=JobTask, **retrying.in_our_words(options))(function)
 
 

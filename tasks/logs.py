@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from celery import signals
+from celery.worker.consumer import consumer
 from quart import Quart, g, has_app_context
 
 from quart_app import baggage
@@ -24,6 +25,8 @@ _talking: ContextVar[Run | None] = ContextVar("talking", default=None)
 
 def prepare(app: Quart) -> None:
     """Has each record carry `about` for the format, "[job … request …] " or nothing, and kept."""
+    # Eighteen lines, whenever the relay rings: `refusals.unknown` says it.
+    consumer.logger.addFilter(lambda record: record.msg != consumer.UNKNOWN_TASK_ERROR)
     lines = JobLines(app.config["JOB_LOG_LEVEL"])
     signals.after_setup_logger.connect(_set_up, weak=False)
     signals.after_setup_logger.connect(lambda logger, **_: logger.addHandler(lines), weak=False)

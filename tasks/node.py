@@ -19,7 +19,7 @@ from quart import Quart
 from redis import RedisError
 from sqlalchemy.orm import Session
 
-from quart_app import __version__, db, lifelines, migrations, nodes, relay, traces
+from quart_app import __version__, db, lifelines, migrations, newjobs, nodes, relay, traces
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
 from tasks import refusals, transport, watch
@@ -83,6 +83,7 @@ def prepare(celery: Celery) -> None:
     signals.worker_process_init.connect(lambda **_: _forked(quart_app), **keep)
     signals.worker_process_shutdown.connect(lambda **_: _child_ends(quart_app), **keep)
     signals.worker_ready.connect(lambda sender, **_: _ready(quart_app, sender), **keep)
+    signals.task_unknown.connect(_unknown, **keep)
     signals.worker_shutdown.connect(lambda sender, **_: _stopped(quart_app, sender), **keep)
 
 
@@ -147,6 +148,7 @@ def _ready(app: Quart, consumer: Any) -> None:
     name = f"{worker.hostname}:{os.getpid()}"
     info = {
         "hostname": worker.hostname,
+        "tasks": list(newjobs.tasks_of(worker.app)),
         "version": __version__,
         "celery": metadata.version("celery"),
         "pid": os.getpid(),
@@ -172,6 +174,10 @@ def _ready(app: Quart, consumer: Any) -> None:
     worker.leave = lambda session: nodes.gone(session, name, boot)
     app.extensions["pulse"] = pulse = Pulse(app, say, glance)
     pulse.start()
+
+
+def _unknown(**message: Any) -> None:
+    refusals.unknown(message["id"], message["name"])
 
 
 def _stopped(app: Quart, worker: Any) -> None:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, c
 from quart_app.errors import Invalid
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: For one that says itself how it is read and described.
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,18 @@ class Bound:
 
 
 def model_of(name: str, function: Callable[..., Any]) -> type[BaseModel]:
-    """The signature as a model: its JSON Schema is what callers see."""
-    signature = inspect.signature(function, eval_str=True)
+    """The signature as a model: its JSON Schema is what callers see.
+
+    Raises TypeError, naming the parameter, where it can have none.
+    """
+    signature = inspect.signature(function)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     extra: Any = "allow" if inspect.Parameter.VAR_KEYWORD in kinds else "forbid"
     named = [p for p in signature.parameters.values() if p.kind not in _VARIABLE]
     # Fields get names of their own, since a parameter may be called anything.
-    fields: Any = {f"p{index}": _field(parameter) for index, parameter in enumerate(named)}
-    config = ConfigDict(extra=extra, arbitrary_types_allowed=True)
-    return create_model(name, __config__=config, **fields)
+    module = function.__module__
+    fields: Any = {f"p{index}": _field(parameter, module) for index, parameter in enumerate(named)}
+    return create_model(name, __config__=_ANY_TYPE | {"extra": extra}, __module__=module, **fields)
 
 
 def only_model(model: type[BaseModel]) -> tuple[str, type[BaseModel]] | None:
@@ -69,19 +74,42 @@ def bind(model: type[BaseModel], args: Sequence[Any], kwargs: Mapping[str, Any])
     try:
         return Bound(model.model_validate(given), names)
     except ValidationError as error:
-        raise _invalid(error, names) from None
+        raise _invalid(error, names, model) from None
 
 
-def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
+def _field(parameter: inspect.Parameter, module: str) -> tuple[Any, Any]:
     annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+    _check_is_described(parameter, annotation, module)
     if parameter.default is parameter.empty:
         return annotation, Field(alias=parameter.name)
     return annotation, Field(parameter.default, alias=parameter.name)
 
 
-def _invalid(error: ValidationError, names: Sequence[str]) -> Invalid:
-    """The first wrong parameter, and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
+def _check_is_described(parameter: inspect.Parameter, annotation: Any, module: str) -> None:
+    """By a model of it alone, which tells one parameter from the others; names are the module's."""
+    alone: Any = {"it": (annotation, ...)}
+    try:
+        model = create_model("Alone", __config__=_ANY_TYPE, __module__=module, **alone)
+        model.model_rebuild()
+        model.model_json_schema()
+    except Exception as error:  # an annotation may be anything, and raise anything
+        reason = str(error).partition("\n")[0]
+        expected = "expected a type that has a JSON Schema"
+        raise TypeError(f"parameter {parameter}: {expected} ({reason})") from None
+
+
+def _invalid(error: ValidationError, names: Sequence[str], model: type[BaseModel]) -> Invalid:
+    """The first wrong parameter, and what is wrong with it; one that is unknown before others.
+
+    It may be one of those that are missing, misspelt.
+    """
+    wrong = error.errors(include_url=False)
+    for unknown in wrong:
+        if unknown["type"] == "extra_forbidden" and len(unknown["loc"]) == 1:
+            known = [str(field.alias) for field in model.model_fields.values()]
+            expected = f"expected one of {', '.join(known)}" if known else "the task takes none"
+            return Invalid(f"kwargs.{unknown['loc'][0]}", f"unknown; {expected}")
+    first = wrong[0]
     name, *inner = [str(part) for part in first["loc"]] or [""]
     where = f"args.{names.index(name)}" if name in names else f"kwargs.{name}"
     message = first["msg"].removeprefix("Value error, ")

@@ -256,7 +256,7 @@ WRONG = [
     (["--arg", "left=x"], "kwargs.left: "), (["--arg", "left"], "'--arg'"),
     (["--arg", "left=1", "--arg", "left=2"], "'--arg'"), (["--kwargs", "[]"], "'--kwargs'"),
     (["--kwargs", '{"left": NaN}'], "kwargs.left: "), (["--kwargs", "{"], "'--kwargs'"),
-    (["--kwargs", "[" * 100_000], "'--kwargs'"), (["--arg", "l=1"], "kwargs.left: "),
+    (["--kwargs", "[" * 100_000], "'--kwargs'"), (["--arg", "l=1"], "kwargs.l: unknown; "),
     (["--arg", "left=1", "--priority", "10"], "'--priority'"),
     (["--arg", "left=1", "--delay", "-1"], "delay: "),
     (["--arg", "left=1", "--delay", "nan"], "delay: "),
@@ -279,9 +279,19 @@ def test_what_makes_no_sense_is_named_and_no_job_is_made(clean: Place, still: Le
     for words, named in WRONG:
         code, out, err = run(clean, "submit", ADD, *words)
         assert (code in (1, 2), out, named in err.splitlines()[-1]) == (True, "", True), words
-    assert run(clean, "submit", "no.such")[::2] == (
-        1, "Error: There is no task 'no.such'; GET /api/tasks lists them.\n",
-    )  # fmt: skip
+    assert still.jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("no.such", ""), ("tests.sample_tasks.ad", f" Did you mean '{ADD}'?")],
+)
+def test_an_unknown_task_is_told_with_the_modules_that_are_loaded(
+    clean: Place, still: Ledger, name: str, hint: str
+) -> None:
+    loaded = real.TASKS.replace(",", ", ")
+    said = f"There is no task '{name}'; loaded here: {loaded}; CELERY_IMPORTS names others.{hint}"
+    assert run(clean, "submit", name)[::2] == (1, f"Error: {said}\n")
     assert still.jobs() == []
 
 

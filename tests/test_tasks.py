@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pydantic import BaseModel
 from quart import Quart
 from redis import Redis
 
 from quart_app import figures, jobs
 from quart_app.doorbell import Foundry, Ring
+from quart_app.errors import Invalid
 from quart_app.models import JobState
 from settings import broker_url
+from tasks.parameters import bind, model_of
 from tests import real
 from tests.conftest import Place
 from tests.ledger import Ledger
@@ -120,6 +123,37 @@ def test_arguments_reach_the_body_in_their_types(ledger: Ledger, worker: Path) -
     when = datetime(2030, 1, 1, tzinfo=UTC).isoformat()
     job_id = ledger.submit("typed", when, kwargs={"point": {"x": 1}, "near": 2})
     assert ledger.ended(job_id).result == "datetime Point int"
+
+
+def draw(shape: "Shape", others: "list[Shape]") -> "Nothing":  # type: ignore[name-defined]  # noqa: F821
+    """What it takes is defined below it, and what it gives nowhere."""
+
+
+class Shape(BaseModel):
+    within: "Shape | None" = None
+
+
+def test_the_types_of_parameters_may_be_defined_below_the_task() -> None:
+    shape = {"within": {"within": None}}
+    bound = bind(model_of("draw", draw), [shape], {"others": [{}]})
+    assert bound.stored() == ([shape], {"others": [{}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "told"),
+    [
+        (ADD, {"rihgt": 2}, "kwargs.rihgt: unknown; expected one of left, right"),
+        (ADD, {"left": "x", "rihgt": 2}, "kwargs.rihgt: unknown; expected one of left, right"),
+        (ADD, {"right": 2}, "kwargs.left: field required"),
+        ("tasks.scheduler.prune", {"days": 2}, "kwargs.days: unknown; the task takes none"),
+    ],
+)
+def test_an_argument_that_is_unknown_is_told_before_one_that_is_missing(
+    ledger: Ledger, name: str, kwargs: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Invalid) as wrong:
+        ledger.submit(name, kwargs=kwargs)
+    assert str(wrong.value) == told
 
 
 def test_parameters_may_be_called_anything(ledger: Ledger, worker: Path) -> None:

@@ -98,6 +98,18 @@ def test_a_worker_that_fell_silent_consumes_nothing(manned: Book) -> None:
     assert told(manned, manned.submit()).reason == "no_worker"
 
 
+def test_a_task_that_none_of_the_workers_of_its_queue_knows_is_named(manned: Book) -> None:
+    manned(nodes.seen, NAME, "worker", "boot", INFO | {"tasks": ["tasks.scheduler.send_sms"]})
+    manned(nodes.seen, "other", "worker", "boot", {"queues": ["mail"], "tasks": [ADD]})
+    job = manned.submit()
+    said = f"No worker that is online and consumes queue `celery` knows `{ADD}`"
+    hint = "is its module in CELERY_IMPORTS there?"
+    assert sentence(manned, job) == f"unknown_task: {said}: {hint}"
+    assert told(manned, job).data == {"queue": "celery", "workers": 1, "task": ADD}
+    manned(nodes.seen, "third", "worker", "boot", INFO | {"tasks": [ADD]})
+    assert told(manned, job).reason == "unpublished"
+
+
 def test_what_the_broker_has_not_got_is_told_from_what_it_has(manned: Book) -> None:
     job = manned.submit()
     said = "The broker has not got it yet; the relay hands it over as soon as it can."

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from quart_app import nodes
+from quart_app import nodes, why
 from quart_app.models import JobState, Node
 from tests import real
 from tests.conftest import Place
@@ -146,6 +146,21 @@ def test_what_a_worker_that_is_stopped_had_not_begun_runs_in_the_next(
     assert {ledger.job(job_id).state for job_id in rest} == {JobState.QUEUED}
     with real.worker(env, tmp_path / "next", *MINE):
         assert {ledger.ended(job_id).state for job_id in rest} == {JobState.SUCCEEDED}
+
+
+def test_a_worker_without_the_task_of_a_job_says_so_once_and_leaves_it_to_another(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    ignorant = clean.env | {"CELERY_IMPORTS": "tasks.scheduler"}
+    with real.worker(ignorant, tmp_path / "log", *MINE) as log:
+        job_ids = [ledger.submit("add", 1, queue="mine") for _ in range(20)]
+        assert ledger.ended(ledger.submit("tasks.scheduler.send_sms", queue="mine"))
+        until(lambda: online(ledger))
+        assert ledger.within(lambda s: why.explain(s, job_ids[0])).reason == "unknown_task"
+    assert log.read_text().count("this worker knows no task 'tests.sample_tasks.add'; is its") == 1
+    assert "unregistered" not in log.read_text()
+    with real.worker(clean.env, tmp_path / "other", *MINE):
+        assert {ledger.ended(job_id).result for job_id in job_ids} == {2}
 
 
 def test_a_broker_that_is_away_is_looked_for_at_a_steady_pace(clean: Place, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What all commands have in common: a known problem is one line, a group sees a ready database."""
 
+import difflib
 import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -9,9 +10,9 @@ import click
 from quart import Quart
 from sqlalchemy.exc import DBAPIError
 
-from quart_app import actors, db, migrations
+from quart_app import actors, db, migrations, newjobs
 from quart_app.celeryext import in_app_context
-from quart_app.errors import Problem
+from quart_app.errors import NoSuchTask, Problem
 
 
 def grouped(app: Quart, name: str, about: str, commands: Iterable[click.Command]) -> click.Group:
@@ -55,8 +56,18 @@ def do(app: Quart, verb: Callable[..., Any], /, *args: Any, **options: Any) -> A
 
     try:
         return actors.at_terminal(app, body)
+    except NoSuchTask as unknown:
+        raise click.ClickException(_those_loaded(app, unknown.name)) from None
     finally:
         app.extensions["publisher"].close()
+
+
+def _those_loaded(app: Quart, name: str) -> str:
+    """That there is no such task here; the settings of a worker may name other modules."""
+    loaded = ", ".join(app.config["CELERY_IMPORTS"])
+    close = difflib.get_close_matches(name, newjobs.tasks_of(app.extensions["celery"]), 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no task {name!r}; loaded here: {loaded}; CELERY_IMPORTS names others.{hint}"
 
 
 def see(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:

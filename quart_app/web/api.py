@@ -128,9 +128,8 @@ async def explain(job_id: str) -> Any:
 @document_response(answers.Tasks)
 async def list_tasks() -> Any:
     """Every task a job can be made of, with the JSON Schema of its parameters."""
-    registered = current_app.extensions["celery"].tasks.values()
-    ours = sorted((task for task in registered if hasattr(task, "check")), key=lambda t: t.name)
-    return {"items": [_task_json(task) for task in ours]}
+    ours = newjobs.tasks_of(current_app.extensions["celery"])
+    return {"items": [_task_json(task) for task in ours.values()]}
 
 
 async def _body_or(default: Any) -> Any:

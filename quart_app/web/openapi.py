@@ -7,6 +7,7 @@ from typing import Any
 from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing.rules import Rule
 
+from quart_app import newjobs
 from quart_app.web import responses
 from quart_app.web.auth import PROBES
 from quart_app.web.examples import example
@@ -37,13 +38,10 @@ class Provider(OpenAPIProvider):
         whole = super().schema()
         schemas = whole["components"]["schemas"]
         schemas |= {"Problem": responses.PROBLEM}
-        for task in self._app.extensions["celery"].tasks.values():
-            if hasattr(task, "check"):
-                body, definitions = _body(task)
-                schemas |= definitions
-                whole["paths"][f"/api/tasks/{task.name}"] = {
-                    "post": _operation(task, body, definitions)
-                }
+        for name, task in newjobs.tasks_of(self._app.extensions["celery"]).items():
+            body, definitions = _body(task)
+            schemas |= definitions
+            whole["paths"][f"/api/tasks/{name}"] = {"post": _operation(task, body, definitions)}
         return whole
 
     def generate_rules(self) -> Iterable[Rule]:

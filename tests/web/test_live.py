@@ -44,6 +44,19 @@ async def test_a_job_is_followed_on_a_real_worker_before_during_and_after(
     assert [frame["current"] for frame in before if frame["type"] == "progress"][-1] == 5
 
 
+async def test_a_result_comes_in_its_own_order_by_every_way(
+    served: Served, secret: str, http: httpx.AsyncClient, worker: Path
+) -> None:
+    body = {"task": "tests.sample_tasks.repeat", "kwargs": {"text": "tea"}}
+    job_id = (await http.post("/api/jobs", json=body)).json()["id"]
+    frames, _ = await follow(served, job_id, secret)
+    shown = (await http.get(f"/api/jobs/{job_id}")).json()
+    last = (await http.get(f"/api/jobs/{job_id}/events")).json()["items"][-1]
+    for result in (frames[-1]["result"], last["result"], shown["result"]):
+        assert list(result) == ["text", "when", "type"]
+    assert list(shown)[:4] == ["id", "task", "args", "kwargs"]
+
+
 async def test_a_failed_job_ends_with_its_error(
     served: Served, secret: str, http: httpx.AsyncClient, worker: Path
 ) -> None:
