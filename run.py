@@ -1,13 +1,17 @@
 """Sets up .venv beside this file when that is needed, then runs one word of Quartermaster in it.
 
 python3 run.py [WORD ...]; no word means up:
-  up        everything at once: embedded Valkey, migrations, web, worker and beat
-  doctor    checks each part, one line each with its remedy
-  migrate   brings the database to the current schema
-  tokens    create NAME --role viewer|operator|admin, list, or revoke NAME
-  chaos     [--help]: kills, freezes and wipes real parts under load, and counts what was lost
-  bench     [--help]: measures how fast it is, beside Celery, arq, taskiq and others
-  test      [--python 3.12] [ARGS ...]: every check and test; with ARGS only `pytest ARGS`
+  up         everything at once: embedded Valkey, migrations, web, worker and beat
+  doctor     checks each part, one line each with its remedy
+  migrate    brings the database to the current schema
+  serve      the web alone, as up runs it
+  jobs       submit, list, show, follow, cancel, retry
+  schedules  list, show, next, create, change, pause, resume, run, delete
+  tokens     create NAME --role viewer|operator|admin, list, or revoke NAME
+  install    PACKAGE ...: into .venv, by whatever set that up
+  chaos      [--help]: kills, freezes and wipes real parts under load, and counts what was lost
+  bench      [--help]: measures how fast it is, beside Celery, arq, taskiq and others
+  test       [--python 3.12] [ARGS ...]: every check and test; with ARGS only `pytest ARGS`
 Any other word goes to `quart --app asgi`; `python3 run.py WORD --help` tells its options."""
 
 import hashlib
@@ -25,6 +29,8 @@ ROOT = Path(__file__).resolve().parent
 LOCKED = ["requirements.txt", "requirements-dev.txt"]
 MODULES = {"test": "pytest", "chaos": "bench.chaos", "bench": "bench"}
 FOR_DEVELOPERS = ("test", "bench")
+# `python -m quart` under the name that a person typed, which its usage lines then show.
+QUART = "from quart.cli import cli; cli(prog_name='python3 run.py')"
 LINT_IMPORTS = "-c __import__('importlinter.cli').cli.lint_imports_command()"
 CHECKS = ["-m ruff check .", "-m ruff format --check .", "-m mypy", LINT_IMPORTS]
 PYTEST_THEN = "import pytest, sys; pytest.main([]); sys.exit('Failed: ' + sys.argv[1])"
@@ -68,16 +74,14 @@ class Venv:  # lies beside run.py; `base` is the Python that it is made from
 
     def set_up(self, dev: bool, lock: int) -> None:
         digests = {self.digest(False), self.digest(dev)}
-        make, pip = [self.base, "-m", "venv"], [self.python, "-m", "pip", "install", "--no-compile"]
+        make, pip = [self.base, "-m", "venv"], self.pip_install()
         if self.uv:
             make = [self.uv, "venv", "--python", self.base]
-            pip = [self.uv, "pip", "install", "--python", self.python]
-        elif has_pip(self.base):  # a copy of it in the venv would take seconds to make
+        elif pip[0] == self.base:  # a copy of its pip in the venv would take seconds to make
             make += ["--without-pip"]
-            pip = [self.base, "-m", "pip", "--python", self.python, *pip[3:]]
         tool = "pip" if pip[0] == self.python else "sys"
         fresh = self.unfinished.exists() or version_of(self.python, tool) != self.version
-        print(f"Setting up {self.folder.name} (about 20 s the first time) ...", file=sys.stderr)
+        print(f"Setting up {self.folder.name} (a minute or so the first time) ...", file=sys.stderr)
         self.unfinished.touch()
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=not self.folder.exists())
@@ -88,6 +92,14 @@ class Venv:  # lies beside run.py; `base` is the Python that it is made from
             run([self.python, "-m", "compileall", "-qq", "-j0", str(self.folder)], check=False)
         self.digests.write_text(" ".join(digests))
         self.unfinished.unlink()
+
+    def pip_install(self) -> "list[str]":
+        """What installs into it, wherever the pip of this machine is."""
+        if self.uv:
+            return [self.uv, "pip", "install", "--python", self.python]
+        outside = [self.base, "-m", "pip", "--python", self.python]
+        pip = outside if has_pip(self.base) else [self.python, "-m", "pip"]
+        return [*pip, "install", "--no-compile"]
 
     def carry_out(self, command: "list[str]", lock: int) -> None:
         # As its standard input the lock stays with the command even when run.py is killed.
@@ -107,19 +119,25 @@ class Venv:  # lies beside run.py; `base` is the Python that it is made from
 def main(word: str = "up", *args: str) -> None:
     if word in ("-h", "--help", "help"):
         sys.exit(print(__doc__))
+    if word.startswith("-"):  # an option of the word that was left out
+        word, args = "up", (word, *args)
     os.chdir(ROOT)
     base = getattr(sys, "_base_executable", "") or sys.executable  # a venv cannot remake itself
     venv = Venv(base, ".".join(map(str, sys.version_info[:2])))
     if (word, *args[:1]) == ("test", "--python"):
         venv, args = venv_of("".join(args[1:2])), args[2:]
     python = venv.prepare(dev=word in FOR_DEVELOPERS)
-    command = ["-m", MODULES[word]] if word in MODULES else ["-m", "quart", "--app", "asgi", word]
+    command = [python, "-c", QUART, "--app", "asgi", word]
+    if word in MODULES:
+        command = [python, "-m", MODULES[word]]
+    elif word == "install":
+        command = venv.pip_install()
     if (word, *args) == ("test",):
         failed = [check for check in CHECKS if call([python, *check.split()])]
-        command = ["-c", PYTEST_THEN, ", ".join(failed)] if failed else command
+        command = [python, "-c", PYTEST_THEN, ", ".join(failed)] if failed else command
     if os.name == "nt":
-        sys.exit(call([python, *command, *args]))
-    os.execv(python, [python, *command, *args])
+        sys.exit(call([*command, *args]))
+    os.execv(command[0], [*command, *args])
 
 
 def venv_of(version: str) -> Venv:

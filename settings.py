@@ -184,6 +184,11 @@ def _from_environment() -> dict[str, Any]:
     return found
 
 
+def celery_names() -> list[str]:
+    """Every `CELERY_*` of the environment, whether anything reads it or not."""
+    return sorted(name for name in os.environ if name.startswith("CELERY_"))
+
+
 def _one_line(name: str, messages: list[str]) -> str:
     """The name, the value with its secrets masked, and what was expected."""
     value = os.environ.get(name)

@@ -69,6 +69,11 @@ def get() -> "Database":
     return database
 
 
+def reason(error: DBAPIError) -> str:
+    """The driver's own words, in one line; it never tells a password."""
+    return str(error.orig).partition("\n")[0]
+
+
 def beside_forks(app: Quart) -> "Database":
     """The database of `app`, for a thread of a process that may fork at any time."""
     database: Database = app.extensions["db"]

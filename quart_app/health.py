@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from quart_app import db, migrations, nodes
+from quart_app import db, migrations, mysql, nodes
 from quart_app.models import Node
 from quart_app.publisher import Publisher
 
@@ -19,7 +20,10 @@ _SEE_DATABASE = "see that it runs and that DATABASE_URL is right"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part; `fault` is None when it is well, else a short sentence, and `remedy` what helps."""
+    """One part; `fault` is None when it is well, else a short sentence, and `remedy` what helps.
+
+    Anybody may read the fault; the remedy, which may name users and hosts, is for operators.
+    """
 
     name: str
     fault: str | None = None
@@ -43,10 +47,17 @@ def _database(database: db.Database) -> Iterator[Part]:
             parts = [_clock(session, started), *_nodes(session)]
     except Exception as error:
         fault = f"does not answer ({type(error).__name__})"
-        yield Part("database", fault, _SEE_DATABASE)
+        yield Part("database", fault, _database_remedy(database, error))
         yield from _unknown("the database does not answer", _SEE_DATABASE, "schema")
         return
     yield from [Part("database"), Part("schema"), *parts]
+
+
+def _database_remedy(database: db.Database, error: Exception) -> str:
+    if not isinstance(error, DBAPIError):
+        return _SEE_DATABASE
+    remedy = mysql.creation(database.url) if mysql.is_missing(error) else _SEE_DATABASE
+    return f"{db.reason(error)}; {remedy}"
 
 
 def _unknown(reason: str, remedy: str, *also: str) -> Iterator[Part]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Dialect, Engine, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 # UTC and strict mode whatever the server's defaults; MariaDB reads the first comment, MySQL the
@@ -16,6 +16,7 @@ SETUP = (
     " innodb_lock_wait_timeout=10"
     " /*M!100101 , max_statement_time=10 */ /*!50708 , max_execution_time=10000 */"
 )
+_UNKNOWN_DATABASE = 1049
 #: Seconds of rest after which a connection may have been cut off unseen.
 _REST = 1.0
 #: What the query of a URL may say of TLS, by the names that SQLAlchemy has for it.
@@ -52,6 +53,16 @@ def tls(url: URL, text: str) -> ssl.SSLContext | None:
 def without_tls(url: URL) -> URL:
     """The URL as both drivers understand it."""
     return url.difference_update_query(_TLS)
+
+
+def is_missing(error: DBAPIError) -> bool:
+    """Whether the server answers, and has no such database."""
+    return error.orig is not None and error.orig.args[:1] == (_UNKNOWN_DATABASE,)
+
+
+def creation(url: URL) -> str:
+    """What to do about that."""
+    return f"create it with: CREATE DATABASE `{url.database}` CHARACTER SET utf8mb4"
 
 
 def prepare(engine: Engine) -> None:

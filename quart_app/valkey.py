@@ -84,7 +84,10 @@ def lock(var: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Locked(f"{var} is in use by process {_owner(var)}") from None
+            raise Locked(
+                f"Quartermaster already runs in {var}, as process {_owner(var)}: stop that one, or"
+                " give this one a VAR_DIR and a --bind of its own"
+            ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

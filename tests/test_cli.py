@@ -7,13 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from quart import Quart
 
 from quart_app import audit, tokens
 from quart_app.db import Database
 from tests import real
 from tests.conftest import Place
 from tests.test_health import ALL as ALL_PARTS
+from tests.test_health import manned
+
+__all__ = ["manned"]
 
 COMMANDS = [
     ["migrate"],
@@ -207,9 +212,44 @@ def test_with_the_database_away_doctor_says_so(tmp_path: Path) -> None:
     away = {"DATABASE_URL": "mysql://me:s3cret@127.0.0.1:1/x", "SECRET_KEY": "x"}
     code, out, err = quart(away | {"VAR_DIR": str(tmp_path)}, "doctor")
     assert (code, err) == (1, "")
-    assert "database  does not answer" in out
+    assert "database  does not answer (OperationalError): (2003, \"Can't connect to" in out
     assert "DATABASE_URL" in out
     assert "s3cret" not in out
+
+
+def test_doctor_names_what_looks_like_a_setting_and_is_none(tmp_path: Path) -> None:
+    odd = {"CELERY_TIMZONE": "UTC", "CELERY_XYZZY": "1"}
+    known = {"CELERY_TASK_ALWAYS_EAGER": "false", "CELERY_WORKER_POOL": "solo"}
+    code, out, err = quart(odd | known | {"VAR_DIR": str(tmp_path / "var")}, "doctor")
+    assert (code, err) == (1, "")
+    said = "nothing reads CELERY_TIMZONE (is CELERY_TIMEZONE meant?), CELERY_XYZZY: correct"
+    assert out.startswith(f"settings  {said}")
+
+
+def test_such_a_name_alone_is_no_reason_to_fail(
+    clean: Place, manned: Quart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERY_TIMZONE", "UTC")
+    code, out, _ = invoke(clean, "doctor")
+    assert (code, "is CELERY_TIMEZONE meant?" in out) == (0, True)
+
+
+def test_every_value_of_an_option_has_a_name_to_read(clean: Place) -> None:
+    app = clean.app()
+    names = {
+        option.make_metavar(click.Context(command))
+        for group in app.cli.commands.values()
+        for command in getattr(group, "commands", {"": group}).values()
+        for option in command.params
+    }
+    assert [name for name in names if name.startswith("_") or name in ("MOMENT", "READ")] == []
+
+
+def test_the_help_of_run_py_lists_every_command(clean: Place) -> None:
+    said = run([sys.executable, "run.py", "--help"], {})[1]
+    listed = {line.split()[0] for line in said.splitlines() if line.startswith("  ")}
+    ours = clean.app().cli.commands.keys() - {"schema"}  # which Quart-Schema brings
+    assert listed == ours | {"install", "chaos", "bench", "test"}
 
 
 def test_web_and_worker_load_without_what_windows_lacks_and_up_says_so(tmp_path: Path) -> None:

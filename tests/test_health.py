@@ -1,10 +1,12 @@
 """What is wrong with each part, and its remedy, told from the real database and the real broker."""
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from quart import Quart
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, make_url, text, update
 
 from quart_app import db, health, migrations, nodes
 from quart_app.models import Node
@@ -60,6 +62,26 @@ def test_a_database_that_is_away_is_told_from_the_broker(clean: Place) -> None:
         "database": "does not answer (OperationalError)",
         **dict.fromkeys(["schema", "clock", "worker", "beat"], unknown),
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"username": "nobody", "password": "s3cret"}, r"^\(1045, .*Access denied.*; see that it"),
+        ({"database": "no such"}, r"^\(1049, .*; create it with: CREATE DATABASE `no such` CHAR"),
+    ],
+)
+def test_what_the_database_refuses_is_told_in_its_words(
+    clean: Place, change: dict[str, Any], said: str
+) -> None:
+    if clean.name == "sqlite":
+        pytest.skip("refuses nobody")
+    url = make_url(clean.database_url).set(**change).render_as_string(hide_password=False)
+    app = clean.app(DATABASE_URL=url)
+    part = health.check(app.extensions["db"], app.extensions["publisher"])[0]
+    assert part.fault == "does not answer (OperationalError)"
+    assert re.search(said, part.remedy)
+    assert "s3cret" not in part.remedy
 
 
 def test_an_older_schema_is_told_with_its_remedy(clean: Place) -> None:

@@ -138,8 +138,19 @@ def test_lines_and_progress_are_shown_where_there_is_no_terminal(
     code, _, err = run(clean, "submit", COUNT, *words)
     assert code == 0
     assert any(line.endswith("progress   3/3 step 3") for line in err.splitlines())
-    assert err.splitlines()[-1].endswith("succeeded")
+    assert err.splitlines()[-1].endswith('succeeded  {"steps": 3}')
     assert "\x1b" not in err
+
+
+def test_a_result_is_shown_as_json_and_not_obeyed(
+    ledger: Ledger, clean: Place, worker: object
+) -> None:
+    job_id = ledger.submit("repeat", "Größe \x9b31m")
+    ledger.ended(job_id)
+    code, out, err = run(clean, "follow", job_id)
+    assert (code, err) == (0, "")
+    assert "\x9b" not in out
+    assert "Größe \\x9b31m" in out.splitlines()[-1]
 
 
 def test_a_terminal_shows_a_bar_and_obeys_no_task(
@@ -150,7 +161,7 @@ def test_a_terminal_shows_a_bar_and_obeys_no_task(
         real.until(lambda: shown.shows("━"))
         assert shown.ended() == 0
     assert all(f"line {number}" in shown.text for number in range(1, 16))
-    assert "succeeded" in shown.text
+    assert 'succeeded  {"steps": 15}' in shown.text
 
 
 def test_what_a_task_says_is_shown_and_not_obeyed(

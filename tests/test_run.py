@@ -22,6 +22,9 @@ def main(words):
     print(os.getpid(), os.getcwd(), *words, sep="|")
     return 7 if "seven" in words else 0
 
+def cli(prog_name):
+    sys.exit(main([prog_name] if "who" in sys.argv else sys.argv[1:]))
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
@@ -62,7 +65,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[House, tuple[int, s
     house = House(tmp_path_factory.mktemp("first") / "a house with spaces")
     house.folder.mkdir()
     shutil.copy(ROOT / "run.py", house.folder)
-    (house.folder / "quart.py").write_text(QUART)
+    (house.folder / "quart").mkdir()
+    (house.folder / "quart/cli.py").write_text(QUART)
     (house.folder / "pytest.py").write_text(QUART)
     house.lock("")
     (house.folder / "requirements-dev.txt").write_text("-r requirements.txt")
@@ -116,6 +120,15 @@ def test_no_word_means_up(house: House) -> None:
     assert house.run()[1].strip().endswith("--app|asgi|up")
 
 
+def test_an_option_without_a_word_is_one_of_up(house: House) -> None:
+    out = house.run("--bind", "127.0.0.1:9000")[1]
+    assert out.strip().endswith("--app|asgi|up|--bind|127.0.0.1:9000")
+
+
+def test_a_command_knows_by_what_name_it_was_called(house: House) -> None:
+    assert house.run("who")[1].strip().endswith("|python3 run.py")
+
+
 def test_the_word_takes_the_place_of_run_py_with_the_same_pid(house: House) -> None:
     process = house.start("hello")
     out, _ = process.communicate(timeout=60)
@@ -131,6 +144,18 @@ def test_changed_requirements_are_installed(house: House, tmp_path: Path) -> Non
     code, _, err = house.run("hello")
     assert (code, err.count("\n")) == (0, 1)
     assert list(house.folder.glob(".venv/lib/*/site-packages/tiny.py"))
+
+
+def test_a_package_of_ones_own_is_installed_by_what_set_up(house: House, tmp_path: Path) -> None:
+    wheel = tiny_wheel(tmp_path)
+    code, _, err = house.run("install", str(wheel))
+    assert (code, err) == (0, "")
+    assert list(house.folder.glob(".venv/lib/*/site-packages/tiny.py"))
+
+
+def test_uv_installs_one_too(bare: House, tmp_path: Path) -> None:
+    assert bare.run("install", str(tiny_wheel(tmp_path)))[0] == 0
+    assert list(bare.folder.glob(".venv/lib/*/site-packages/tiny.py"))
 
 
 def test_a_venv_made_for_testing_serves_for_running_too(house: House) -> None:

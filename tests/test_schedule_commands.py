@@ -28,8 +28,10 @@ def test_a_schedule_is_made_and_listed_with_its_next_time(clean: Place) -> None:
     out = make(clean, "--cron", "30 4 * * *", "--timezone", "Europe/Berlin")
     assert re.search(r"'mine' is made; next: \d{4}-\d\d-\d\d 04:30:00 Europe/Berlin", out)
     make(clean, name="other")
-    listed = run(clean, "list")[1].splitlines()
+    header, *listed = run(clean, "list")[1].splitlines()
+    assert header.split() == ["name", "rule", "next", "task"]
     assert [line.split()[0] for line in listed] == ["mine", "other"]
+    assert [line.split()[-1] for line in listed] == [ADD, ADD]
     assert "30 4 * * *" in listed[0]
     assert "every 3600 s" in listed[1]
 

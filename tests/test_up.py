@@ -172,7 +172,9 @@ def test_a_job_runs(house: House, tmp_path: Path) -> None:
 def test_a_second_up_in_the_folder_is_refused_in_one_line(house: House) -> None:
     code, out, err = run(house.env, "--bind", f"127.0.0.1:{real.free_port()}")
     assert (code, out) == (1, "")
-    assert err == f"Error: {house.var} is in use by process {house.process.pid}\n"
+    running = f"Error: Quartermaster already runs in {house.var}, as process {house.process.pid}: "
+    remedy = "stop that one, or give this one a VAR_DIR and a --bind of its own\n"
+    assert err == running + remedy
 
 
 def test_with_one_web_killed_the_other_serves_on(house: House) -> None:

@@ -92,13 +92,17 @@ async def pause(error: httpx.HTTPError | None, tries: int) -> None:
 
 async def main(words: argparse.Namespace) -> int:
     job = {"task": words.task, "kwargs": words.kwargs}
-    async with connect(words.url, os.environ.get("TOKEN", "")) as http:
+    async with connect(words.url, token()) as http:
         if words.times:
             print(*await submit_all(http, [job] * words.times), sep="\n")
             return 0
         async for event in follow(http, await submit(http, job)):
             print(json.dumps(event, ensure_ascii=False), flush=True)
     return 0 if event["state"] == "succeeded" else 1
+
+
+def token() -> str:
+    return os.environ.get("TOKEN") or sys.exit("There is no token: export TOKEN=qm_…")
 
 
 def told(error: httpx.HTTPStatusError) -> str:

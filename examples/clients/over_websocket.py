@@ -115,10 +115,14 @@ def code(lost: Exception) -> int:
     return lost.rcvd.code if isinstance(lost, ConnectionClosed) and lost.rcvd else 1006
 
 
+def token() -> str:
+    return os.environ.get("TOKEN") or sys.exit("There is no token: export TOKEN=qm_…")
+
+
 async def main(words: argparse.Namespace) -> None:
-    url, token = words.url.replace("http", "ws", 1), os.environ.get("TOKEN", "")
+    url, secret = words.url.replace("http", "ws", 1), token()
     one = len(words.jobs) == 1
-    events = follow(url, token, words.jobs[0]) if one else follow_many(url, token, words.jobs)
+    events = follow(url, secret, words.jobs[0]) if one else follow_many(url, secret, words.jobs)
     async for event in events:
         print(json.dumps(event, ensure_ascii=False), flush=True)
 

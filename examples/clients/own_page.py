@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from over_http import connect, follow, submit, told
+from over_http import connect, follow, submit, token, told
 from quart import Quart, Response, abort, request, send_file, session
 
 NOBODY = "+12015550123"  # a number of fiction
@@ -30,7 +30,7 @@ app.config |= {"SESSION_COOKIE_SAMESITE": "Lax", "URL": "http://127.0.0.1:8000"}
 
 @app.while_serving
 async def connection() -> AsyncIterator[None]:
-    async with connect(app.config["URL"], os.environ.get("TOKEN", "")) as app.quartermaster:
+    async with connect(app.config["URL"], token()) as app.quartermaster:
         yield
 
 
@@ -89,4 +89,5 @@ if __name__ == "__main__":
     parser.add_argument("--url", default=app.config["URL"], help="where Quartermaster answers")
     words = parser.parse_args()
     app.config["URL"] = words.url
+    token()  # where there is none it ends here, before it serves
     app.run(port=words.port)

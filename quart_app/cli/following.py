@@ -1,5 +1,6 @@
 """A job followed on a terminal: lines for what happens, and a bar for how far it is."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -71,6 +72,8 @@ def _line(frame: Frame) -> str:
     if frame["type"] == "log":
         return f"{at}  {printable(frame['level']):<9}  {printable(frame['message'])}"
     said = frame.get("error") or frame.get("worker") or ""
+    if frame.get("result") is not None:
+        said = json.dumps(frame["result"], ensure_ascii=False)
     return f"{at}  {frame['state']:<9}  {printable(str(said))}".rstrip()
 
 

@@ -21,9 +21,9 @@ jobs submit tasks.scheduler.send_sms
 jobs submit tasks.background.async_send_sms --arg to=+12015550123 --arg text=Hello
 jobs submit my_tasks.greet --kwargs '{{"name": "Ada", "times": 3}}' --follow
 
-With --follow it is followed as `jobs follow` does, on standard error. {_EXITS}
+With --follow it is followed as `jobs follow` does, to its result, on standard error. {_EXITS}
 """
-_FOLLOW = f"""Show what happens to a job until it has ended.
+_FOLLOW = f"""Show what happens to a job until it has ended, and its result.
 
 On a terminal a bar shows its progress; elsewhere each step is a line. {_EXITS} Ctrl-C stops
 following alone (130): the job goes on.
@@ -51,7 +51,7 @@ def _submit(app: Quart) -> click.Command:
         "--kwargs", type=as_json("an object", dict), metavar="JSON", help="Its arguments, as JSON."
     )
     @click.option("--arg", "texts", multiple=True, metavar="KEY=VALUE", help="One, as text.")
-    @click.option("--queue", help="That of the task if not given.")
+    @click.option("--queue", metavar="QUEUE", help="That of the task if not given.")
     @click.option("--priority", type=click.IntRange(0, 9), help="0 goes first, 9 last.")
     @click.option("--delay", type=float, help="Seconds to wait.")
     @click.option("--eta", type=moment, metavar="TIME", help="ISO 8601 with offset.")
@@ -72,13 +72,17 @@ def _submit(app: Quart) -> click.Command:
 def _list(app: Quart) -> click.Command:
     @click.command("list", help=_LIST)
     @click.option("--state", type=click.Choice([state.value for state in JobState]))
-    @click.option("--task", type=_text)
-    @click.option("--queue", type=_text)
-    @click.option("--q", "text", type=_text, help="Searched in arguments and errors.")
+    @click.option("--task", type=_text, metavar="TASK")
+    @click.option("--queue", type=_text, metavar="QUEUE")
+    @click.option(
+        "--q", "text", type=_text, metavar="TEXT", help="Searched in arguments and errors."
+    )
     @click.option("--since", type=moment, metavar="TIME", help="ISO 8601 with offset.")
     @click.option("--until", type=moment, metavar="TIME", help="ISO 8601 with offset.")
     @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
-    @click.option("--cursor", "after", type=_place, help="Where the page before has ended.")
+    @click.option(
+        "--cursor", "after", type=_place, metavar="CURSOR", help="Where the page before has ended."
+    )
     @click.option("--json", "as_data", is_flag=True, help="As GET /api/jobs has it.")
     def command(
         state: str | None, limit: int, after: Place | None, as_data: bool, **filters: Any

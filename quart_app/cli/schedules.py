@@ -24,10 +24,13 @@ def group(app: Quart) -> click.Group:
 
 
 def _list(app: Quart) -> click.Command:
-    @click.command("list", help="Show all schedules, with their rules and next times.")
+    @click.command("list", help="Show all schedules, with their rules, next times and tasks.")
     def command() -> None:
-        for schedule in see(app, schedules.everyone):
-            click.echo(f"{schedule.name:<24} {_rule(schedule):<20} {_when(schedule)}")
+        found = see(app, schedules.everyone)
+        if found:
+            click.echo(_row("name", "rule", "next", "task"))
+        for schedule in found:
+            click.echo(_row(schedule.name, _rule(schedule), _when(schedule), schedule.task))
 
     return command
 
@@ -61,13 +64,13 @@ def _next(app: Quart) -> click.Command:
 
 
 _OPTIONS = (
-    click.option("--args", type=as_json("a list", list), help="JSON."),
-    click.option("--kwargs", type=as_json("an object", dict), help="JSON."),
+    click.option("--args", type=as_json("a list", list), metavar="JSON", help="A list."),
+    click.option("--kwargs", type=as_json("an object", dict), metavar="JSON", help="An object."),
     click.option("--cron", help="Five fields, or a form such as @daily."),
     click.option("--interval", type=float, help="Seconds."),
     click.option("--timezone", help="IANA; CELERY_TIMEZONE if never given."),
-    click.option("--starts-at", type=moment, help="ISO 8601 with offset."),
-    click.option("--ends-at", type=moment, help="ISO 8601 with offset."),
+    click.option("--starts-at", type=moment, metavar="TIME", help="ISO 8601 with offset."),
+    click.option("--ends-at", type=moment, metavar="TIME", help="ISO 8601 with offset."),
     click.option("--missed", type=click.Choice(newschedules.MISSED), help="once if never given."),
     click.option("--queue"),
 )
@@ -148,6 +151,10 @@ def _by_name(verb: Callable[..., Any]) -> Callable[..., Any]:
         return verb(session, schedules.named(session, known_as).id, *more, **options)
 
     return named
+
+
+def _row(name: str, rule: str, next_: str, task: str) -> str:
+    return f"{name:<24} {rule:<20} {next_:<33} {task}"
 
 
 def _rule(schedule: Schedule) -> str:

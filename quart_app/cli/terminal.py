@@ -40,8 +40,8 @@ def clear(command: click.Command) -> click.Command:
         except UnicodeEncodeError:
             raise click.ClickException("expected text in UTF-8") from None
         except DBAPIError as error:
-            reason = str(error.orig).partition("\n")[0]
-            raise click.ClickException(f"The database does not answer: {reason}") from None
+            said = f"The database does not answer: {db.reason(error)}"
+            raise click.ClickException(said) from None
 
     command.callback = run_clearly
     return command

@@ -24,7 +24,12 @@ def _create(app: Quart) -> click.Command:
     @click.command("create", help="Make a token and show it, this once.")
     @click.argument("name")
     @click.option("--role", type=roles, default=Role.OPERATOR.value, show_default=True)
-    @click.option("--expires", type=_end, help="As 30d, 12h or 90m from now, or ISO 8601.")
+    @click.option(
+        "--expires",
+        type=_end,
+        metavar="SPAN|TIME",
+        help="As 30d, 12h or 90m from now, or ISO 8601.",
+    )
     @click.option(
         "--task", "tasks", multiple=True, metavar="PATTERN",
         help="A task it may use, as tasks.background.*; may be repeated. All if not given.",

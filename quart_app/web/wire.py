@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -13,6 +14,7 @@ from redis.backoff import NoBackoff
 _NOBODYS = "quartermaster"  # subscribed to no channel at all, redis-py would not listen
 _BATCH = 500
 _AGAIN = 1.0
+_QUIET = 10.0  # seconds between two warnings of a Redis that stays away
 _SILENCE = 4.0  # of a Redis that is asked for a sign of life every second
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class Wire:
         self._url, self._heard, self._joined = url, heard, joined
         self._channels: set[str] = set()
         self._pubsub: redis.asyncio.client.PubSub | None = None
+        self._quiet_until = 0.0
 
     @property
     def is_up(self) -> bool:
@@ -47,10 +50,15 @@ class Wire:
             try:
                 await self._listen()
             except Exception as error:  # all who follow depend on it: it goes on
-                logger.warning("Redis is away, following rows instead: %s", type(error).__name__)
+                self._warn(error)
             finally:
                 self._pubsub = None
             await asyncio.sleep(_AGAIN)
+
+    def _warn(self, error: Exception) -> None:
+        if time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + _QUIET
+            logger.warning("Redis is away, following rows instead: %s", type(error).__name__)
 
     async def _tell(self, verb: str, channels: list[str]) -> None:
         if (pubsub := self._pubsub) is None:

@@ -102,6 +102,13 @@ def test_each_tells_how_it_is_run(name: str) -> None:
     assert f"python {name}.py" in out
 
 
+@pytest.mark.parametrize(
+    "words", [["over_http", ADD], ["over_websocket", NOBODY], ["own_page", "--port", "0"]]
+)
+def test_without_a_token_each_says_so_and_ends(words: list[str]) -> None:
+    assert run(command(*words), {}) == (1, "", "There is no token: export TOKEN=qm_…\n")
+
+
 def test_a_job_is_submitted_and_followed_to_its_result(
     served: Served, secret: str, worker: Path
 ) -> None:
@@ -253,9 +260,11 @@ def test_a_page_of_ones_own_shows_nobody_the_jobs_of_others(own_site: str, still
 
 
 def commands() -> list[str]:
-    """What docs/clients.md has one type, the token apart."""
+    """What docs/clients.md has one type, the token and what is installed apart."""
     page = (real.ROOT / "docs" / "clients.md").read_text()
-    return re.findall(r"```shell\n(?!export TOKEN)(.*?)```", page, re.DOTALL)
+    return re.findall(
+        r"```shell\n(?!export TOKEN|python3 run.py install )(.*?)```", page, re.DOTALL
+    )
 
 
 @pytest.mark.parametrize("block", commands())
@@ -265,7 +274,9 @@ def test_what_the_page_on_clients_has_one_type_works(
     served: Served, secret: str, clean: Place, tmp_path: Path, block: str
 ) -> None:
     here = f"{shlex.quote(sys.executable)} -m quart --app asgi"
-    block = block.replace("python3 run.py", here).replace("python examples", "$PYTHON examples")
+    block = block.replace("python3 run.py", here).replace(
+        ".venv/bin/python examples", "$PYTHON examples"
+    )
     block = re.sub(r"(over_\w+\.py)", rf"\1 --url {served.address}", block)
     env = clean.env | {"TOKEN": secret, "PYTHON": sys.executable}
     log = tmp_path / "log"
