@@ -55,8 +55,10 @@ def _row_at(place: int, new: NewJob) -> Job:
         return newjobs.row(new)
     except Invalid as wrong:
         raise Invalid(f"jobs.{place}.{wrong.field}", wrong.detail) from None
-    except (Denied, NotFound) as problem:
-        raise type(problem)(f"jobs.{place}.task: {problem}") from None
+    except Denied as problem:
+        raise Denied(f"jobs.{place}.task: {problem}") from None
+    except NotFound as problem:
+        raise NotFound(f"jobs.{place}.task: {problem}") from None
 
 
 def adopt(session: Session, job_id: str, new: NewJob) -> bool:

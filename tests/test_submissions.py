@@ -9,7 +9,7 @@ from sqlalchemy import event, func, make_url, select
 
 from quart_app import baggage, db, events, jobs, submissions
 from quart_app.baggage import Baggage
-from quart_app.errors import Conflict, Full, Invalid, NotFound
+from quart_app.errors import Conflict, Full, Invalid, NoSuchTask
 from quart_app.models import Event, Job, JobState
 from quart_app.newjobs import NewJob
 from tests.book import ADD
@@ -62,7 +62,7 @@ async def test_what_is_wrong_with_one_is_told_to_its_caller_alone(app: Quart) ->
     wrong = NewJob(task=ADD, args=["one"]), NewJob(task="no.such.task"), new(priority=11)
     made = await submit_all(app, new(), *wrong, new())
     kinds = [type(answer) for answer in made]
-    assert kinds == [Job, Invalid, NotFound, Invalid, Job]
+    assert kinds == [Job, Invalid, NoSuchTask, Invalid, Job]
     assert (await count(app, Job), await count(app, Event)) == (2, 2)
 
 
