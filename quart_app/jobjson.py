@@ -9,8 +9,8 @@ from quart_app.models import Job
 
 _TIMES = ("accepted_at", "published_at", "eta", "started_at", "finished_at")
 _AS_THEY_ARE = (
-    "id", "task", "args", "kwargs", "queue", "priority", "attempt", "max_attempts", "progress",
-    "result", "error", "worker", "cancel_requested",
+    "id", "task", "args", "kwargs", "queue", "priority", "state", "attempt", "max_attempts",
+    "progress", "result", "error", "worker", "cancel_requested",
 )  # fmt: skip
 
 
