@@ -170,9 +170,9 @@ def _from_environment() -> dict[str, Any]:
     """Any other `CELERY_*` of the environment that Celery itself knows, in its type."""
     options = dict(defaults.flatten(defaults.NAMESPACES))
     found: dict[str, Any] = {}
-    for name, text in os.environ.items():
-        option = options.get(name.removeprefix("CELERY_").lower())
-        if not (name.startswith("CELERY_") and text and option) or name in globals():
+    for name in celery_names():
+        text, option = os.environ[name], options.get(name.removeprefix("CELERY_").lower())
+        if not (text and option) or name in globals():
             continue
         shapes, expected = _SHAPES.get(option.type, ((), option.type))
         try:

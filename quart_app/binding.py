@@ -3,8 +3,10 @@
 import ipaddress
 import socket
 
+from quart_app.errors import Problem
 
-class BadAddress(RuntimeError):
+
+class BadAddress(Problem):
     """Nothing can listen there; the text says why, and what to do."""
 
 

@@ -24,7 +24,7 @@ TRIES = 3
 #: Seconds for which a database that comes back is asked what became of a commit.
 _ASK_FOR = 5.0
 #: A deadlock undoes the whole transaction: amid a savepoint, that is then not there any more.
-_DEADLOCK = {1213, 1305}
+DEADLOCK = (1213, 1305)
 
 
 class Door(NamedTuple):
@@ -102,7 +102,7 @@ def _has_landed(door: Door, session: Session, error: Exception) -> bool:
 
 def _is_deadlock(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
-    return bool(cause and cause.args and cause.args[0] in _DEADLOCK)
+    return bool(cause and cause.args and cause.args[0] in DEADLOCK)
 
 
 def _left(session: Session) -> dict[str, list[Any]]:

@@ -25,9 +25,10 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from quart_app import mysql, sqlite
 from quart_app.commits import PATIENCE, TRIES, Door, carry_out, is_cut_off
-from quart_app.models import Time
+from quart_app.models import Job, Message, Schedule, Time
 
 P = ParamSpec("P")
+Row = TypeVar("Row", Job, Message, Schedule)
 T = TypeVar("T")
 
 #: What is raised while the database does not answer.
@@ -116,6 +117,15 @@ _CLOCK = select(now())
 def clock(session: Session) -> datetime:
     """What time it is by the database's clock."""
     return session.connection().execute(_CLOCK).scalar_one()
+
+
+def by_id(session: Session, kind: type[Row], id_: str, *, held: bool = False) -> Row | None:
+    """The row with exactly this id, `held` until the commit, against others who change it.
+
+    MySQL cannot even compare the column with other letters, and overlooks spaces at the end.
+    """
+    found = session.get(kind, id_, with_for_update=held) if id_.isascii() else None
+    return found if found is not None and found.id == id_ else None
 
 
 class _AsyncEngines(NamedTuple):

@@ -81,9 +81,8 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
 
 def get(session: Session, job_id: str) -> Job:
     """Raises NotFound for an unknown id: nothing is ever merely presumed to be waiting."""
-    # MySQL cannot even compare the column with other letters, and overlooks spaces at the end.
-    job = session.get(Job, job_id) if job_id.isascii() else None
-    if job is None or job.id != job_id:
+    job = db.by_id(session, Job, job_id)
+    if job is None:
         raise NotFound(f"There is no job {job_id}.")
     return job
 

@@ -27,6 +27,7 @@ from quart_app.brokers import Waiting
 from quart_app.doorbell import Foundry, Ring
 from quart_app.events import Frame
 from quart_app.models import Job
+from quart_app.seldom import Seldom
 
 #: The frames of a job are announced on this channel, followed by the job's id.
 CHANNEL = "quartermaster:job:"
@@ -95,7 +96,7 @@ class Publisher:
         self.back_at: datetime | None = None
         self._full_until: dict[str, float] = {}
         self._busy = False
-        self._quiet_until: dict[str, float] = {}
+        self._warnings = Seldom(10.0)
         self._silent_until = 0.0
         self.forget_connections()
 
@@ -232,9 +233,7 @@ class Publisher:
     def _warn(
         self, what: str, error: Exception, text: str = "The broker did not take %s: %s"
     ) -> None:
-        # Once in a while: a broker that is away would else fill the log.
-        if time.monotonic() > self._quiet_until.get(text, 0.0):
-            self._quiet_until[text] = time.monotonic() + 10
+        if self._warnings.passes(text):
             logger.warning(text, what, type(error).__name__)
 
 

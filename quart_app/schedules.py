@@ -43,10 +43,8 @@ def get(session: Session, schedule_id: str, *, to_change: bool = False) -> Sched
 
     Only who may use its task may change it: else Denied.
     """
-    # MySQL cannot even compare the column with other letters, and overlooks spaces at the end.
-    known = schedule_id.isascii()
-    found = session.get(Schedule, schedule_id, with_for_update=to_change) if known else None
-    if found is None or found.id != schedule_id:
+    found = db.by_id(session, Schedule, schedule_id, held=to_change)
+    if found is None:
         raise NotFound(f"There is no schedule {schedule_id}.")
     if to_change:
         actors.check(found.task)

@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from quart_app.errors import Problem
 from settings import socket_path
 
 if sys.platform != "win32":
@@ -37,11 +38,11 @@ _OPTIONS = {
 }
 
 
-class ServerMissing(RuntimeError):
+class ServerMissing(Problem):
     """No server program; the text names the remedy."""
 
 
-class Locked(RuntimeError):
+class Locked(Problem):
     """The folder belongs to something that runs; the text names both."""
 
 

@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from quart_app import attempts, db
+from quart_app import attempts, commits, db
 from quart_app.attempts import Fenced
 from quart_app.reporter import Run
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 MOST_RESULT = 4 * 1024 * 1024
 _LONGEST_PAUSE = 1.0
 #: Of MySQL: a lock that was waited for too long, and a deadlock.
-_BUSY = (1205, 1213)
+_BUSY = (1205, *commits.DEADLOCK)
 
 logger = logging.getLogger(__name__)
 

@@ -4,19 +4,18 @@ import logging
 import multiprocessing
 import os
 import threading
-import time
 from ctypes import Array, c_uint64
+
+from quart_app.seldom import Seldom
 
 # Each process counts in a place of its own, as far as they go: a lock that they share would stay
 # held when one is killed.
 _PLACES = 1024
-#: Seconds for which it is enough to have said that a task is not known: its jobs are rung again.
-_SAID_FOR = 60.0
 
 _counts: Array[c_uint64] | None = None
 _lock = threading.Lock()
-#: When it was said of which tasks.
-_said: dict[str, float] = {}
+#: That a task is not known: its jobs are rung again and again.
+_unknown = Seldom(60.0)
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +35,7 @@ def refuse(message: str, reason: str) -> None:
 
 def unknown(message: str, task: str) -> None:
     """A message whose task this worker does not have; another may have it, or the next start."""
-    now, task = time.monotonic(), task[:255]
-    for name in [name for name, at in _said.items() if at < now - _SAID_FOR]:
-        del _said[name]
-    if task not in _said:
-        _said[task] = now
+    if _unknown.passes(task := task[:255]):
         told = "Dropped message %s: this worker knows no task %r; is its module in CELERY_IMPORTS?"
         logger.warning(told, message, task)
 

@@ -6,7 +6,7 @@ import sys
 import click
 from quart import Quart
 
-from quart_app import audit, binding, health, migrations, up, valkey
+from quart_app import audit, binding, health, migrations, up
 from quart_app.cli import jobs, schedules, tokens
 from quart_app.cli.terminal import clear, do
 from quart_app.serve import serve
@@ -28,10 +28,7 @@ def _up(app: Quart) -> click.Command:
     def command(bind: str, workers: int, concurrency: int | None) -> None:
         if sys.platform == "win32":
             raise click.ClickException(_NOT_HERE)
-        try:
-            raise SystemExit(up.run(app, bind, workers, concurrency))
-        except (valkey.Locked, valkey.ServerMissing, binding.BadAddress) as error:
-            raise click.ClickException(str(error)) from None
+        raise SystemExit(up.run(app, bind, workers, concurrency))
 
     return clear(command)
 
@@ -41,13 +38,10 @@ def _serve(app: Quart) -> click.Command:
     @click.option("--bind", default="127.0.0.1:8000", show_default=True)
     @click.option("--fd", type=int, help="A listening socket that was handed down, instead.")
     def command(bind: str, fd: int | None) -> None:
-        try:
-            sock = binding.listen(bind) if fd is None else binding.handed_down(fd)
-        except binding.BadAddress as error:
-            raise click.ClickException(str(error)) from None
+        sock = binding.listen(bind) if fd is None else binding.handed_down(fd)
         asyncio.run(serve(app, sock))
 
-    return command
+    return clear(command)
 
 
 def _migrate(app: Quart) -> click.Command:

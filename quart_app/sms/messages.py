@@ -51,10 +51,8 @@ def cancel(session: Session, message_id: str) -> None:
     Raises Denied, NotFound, or Conflict when it has a job, which can be cancelled, or its end.
     """
     actors.check(TASK)
-    # MySQL cannot even compare the column with other letters.
-    is_id = message_id.isascii()
     # Held by its id, as `due` does: by another index, this would deadlock with that.
-    message = session.get(Message, message_id, with_for_update=True) if is_id else None
+    message = db.by_id(session, Message, message_id, held=True)
     if message is None:
         raise NotFound(f"There is no message {message_id}.")
     if message.state is not MessageState.WAITING or message.job_id:

@@ -23,9 +23,6 @@ View = TypeVar("View", bound=Callable[..., Any])
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
-_PUBLIC = frozenset(
-    {"static", "ops.healthz", "ops.readyz", "pages.sign_in", "pages.sign_in_by_link"}
-)
 PROBES = frozenset({"ops.healthz", "ops.readyz"})
 _UNASKED = PROBES | {"static"}  # they have to answer whatever is away
 _FILES = frozenset({"static", "swagger.static"})
@@ -67,6 +64,11 @@ def needs(role: Role) -> Callable[[View], View]:
         return view
 
     return mark
+
+
+def may_make(task: str) -> bool:
+    """Whether who asks may make, cancel and retry jobs of the task."""
+    return bool(g.user.may(Role.OPERATOR)) and actors.current().may_use(task)
 
 
 def public(view: View) -> View:
@@ -119,8 +121,7 @@ async def _admit() -> Any:
     if request.endpoint in _UNASKED:
         return None
     g.user = await _identify(request)
-    view = current_app.view_functions[request.endpoint]
-    is_public = request.endpoint in _PUBLIC or getattr(view, "is_public", False)
+    is_public = getattr(current_app.view_functions[request.endpoint], "is_public", False)
     if g.user is None and not is_public:
         return await _ask_who()
     _remember(g.user)

@@ -7,7 +7,6 @@ from typing import Any
 from quart import (
     Blueprint,
     flash,
-    g,
     redirect,
     render_template,
     request,
@@ -17,7 +16,7 @@ from quart import (
 from quart_schema import validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import actors, db, events, jobs, queues, tokens, why, workers
+from quart_app import db, events, jobs, queues, tokens, why, workers
 from quart_app.errors import Conflict
 from quart_app.jobjson import job_json
 from quart_app.models import Job, JobState, Role, Schedule
@@ -119,6 +118,7 @@ async def docs() -> Any:
 
 
 @blueprint.route("/sign-in", methods=["GET", "POST"])
+@auth.public
 async def sign_in() -> Any:
     if request.method == "GET":
         return await render_template("sign_in.html", next=request.args.get("next"))
@@ -132,6 +132,7 @@ async def sign_in() -> Any:
 
 
 @blueprint.get("/sign-in/<code>")
+@auth.public
 async def sign_in_by_link(code: str) -> Any:
     if request.method == "HEAD":  # a preview of the link does not use it up
         return ""
@@ -176,7 +177,7 @@ def _whole(session: Session, job_id: str) -> Any:
 
 
 def _shown(job: Job, **about: Any) -> dict[str, Any]:
-    may_act = g.user.may(Role.OPERATOR) and actors.current().may_use(job.task)
+    may_act = auth.may_make(job.task)
     return about | {
         "job": job_json(job) | {"context": job.context},
         "final": job.state in events.TERMINAL,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from quart import Blueprint, current_app, g, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
 
-from quart_app import actors, db, newschedules, schedules
+from quart_app import actors, db, newjobs, newschedules, schedules
 from quart_app.errors import Conflict, Invalid, NotFound
 from quart_app.jobjson import job_json
 from quart_app.models import Role, Schedule
@@ -156,9 +156,8 @@ def _filled_in(schedule: Schedule) -> dict[str, str]:
 async def _form(
     values: Mapping[str, str], errors: Mapping[str, str], schedule: Schedule | None = None
 ) -> str:
-    registered = current_app.extensions["celery"].tasks.items()
-    may_use = actors.current().may_use
-    tasks = sorted(name for name, task in registered if hasattr(task, "check") and may_use(name))
+    known = newjobs.tasks_of(current_app.extensions["celery"])
+    tasks = [name for name in known if actors.current().may_use(name)]
     zone = current_app.config["CELERY_TIMEZONE"]
     return await render_template(
         "schedules/form.html", schedule=schedule, values=values, errors=errors, tasks=tasks,

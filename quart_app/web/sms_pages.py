@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from quart_app import actors, db, jobs, newjobs, sms
 from quart_app.errors import Conflict, Invalid, Problem
-from quart_app.models import Job, Message, Role
-from quart_app.web import problems
+from quart_app.models import Job, Message
+from quart_app.web import auth, problems
 
 blueprint = Blueprint("sms", __name__, url_prefix="/sms")
 
@@ -97,7 +97,7 @@ async def _again(values: Mapping[str, str], problem: Problem) -> Any:
 
 async def _page(values: Mapping[str, str], errors: Mapping[str, str] | None = None) -> str:
     waiting, recent = await db.read(_in_sight)
-    may = g.user.may(Role.OPERATOR) and actors.current().may_use(sms.TASK)
+    may = auth.may_make(sms.TASK)
     return await render_template(
         "sms/index.html", values=values, errors=errors or {}, may=may, task=sms.TASK,
         waiting=waiting, most=_MOST_WAITING, messages=recent,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -11,10 +10,11 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from quart_app.seldom import Seldom
+
 _NOBODYS = "quartermaster"  # subscribed to no channel at all, redis-py would not listen
 _BATCH = 500
 _AGAIN = 1.0
-_QUIET = 10.0  # seconds between two warnings of a Redis that stays away
 _SILENCE = 4.0  # of a Redis that is asked for a sign of life every second
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Wire:
         self._url, self._heard, self._joined = url, heard, joined
         self._channels: set[str] = set()
         self._pubsub: redis.asyncio.client.PubSub | None = None
-        self._quiet_until = 0.0
+        self._warnings = Seldom(10.0)
 
     @property
     def is_up(self) -> bool:
@@ -50,15 +50,12 @@ class Wire:
             try:
                 await self._listen()
             except Exception as error:  # all who follow depend on it: it goes on
-                self._warn(error)
+                if self._warnings.passes():
+                    reason = type(error).__name__
+                    logger.warning("Redis is away, following rows instead: %s", reason)
             finally:
                 self._pubsub = None
             await asyncio.sleep(_AGAIN)
-
-    def _warn(self, error: Exception) -> None:
-        if time.monotonic() > self._quiet_until:
-            self._quiet_until = time.monotonic() + _QUIET
-            logger.warning("Redis is away, following rows instead: %s", type(error).__name__)
 
     async def _tell(self, verb: str, channels: list[str]) -> None:
         if (pubsub := self._pubsub) is None:
