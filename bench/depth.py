@@ -1,4 +1,4 @@
-"""What each process holds with few jobs waiting and with very many, side by side in one run.
+"""What each process holds with some jobs waiting and with very many, side by side in one run.
 
 `python -m bench.depth --jobs 1000000` has two webs, workers and beats, and MariaDB and Redis of its
 own. Jobs are put into the table as if accepted while the broker was away, so that the relay has to
@@ -23,7 +23,8 @@ from bench.lists import fill
 from bench.rows.memory import megabytes
 from quart_app.models import JobState
 
-FEW = 1_000
+#: More than the relay takes into its hands, which is bounded.
+FEW = 20_000
 _TASK = "bench.chaos.tasks.work"
 _MOST = 1.1
 _PATHS = ("/api/queues", "/api/jobs", "/metrics", "/readyz")

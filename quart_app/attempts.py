@@ -139,19 +139,35 @@ def succeed(session: Session, job_id: str, attempt: int, result: Any) -> None:
     _fenced(_SUCCEED(session, job_id, {"result": result}, mine=attempt, result=result))
 
 
-def fail(session: Session, job_id: str, attempt: int, error: str) -> None:
-    _fenced(_FAIL(session, job_id, {"error": error}, mine=attempt, error=error))
+def fail(
+    session: Session, job_id: str, attempt: int, error: str, *, traceback: str | None = None
+) -> None:
+    said = _told(error, traceback)
+    _fenced(_FAIL(session, job_id, said, mine=attempt, error=error))
 
 
 def cancel(session: Session, job_id: str, attempt: int) -> None:
     _fenced(_CANCEL(session, job_id, {"error": "cancelled while running"}, mine=attempt))
 
 
-def postpone(session: Session, job_id: str, attempt: int, error: str, wait: float) -> None:
+def postpone(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    error: str,
+    wait: float,
+    *,
+    traceback: str | None = None,
+) -> None:
     """Failed, and to be tried again in `wait` seconds, unless the job was cancelled meanwhile."""
-    said = {"error": error, "retry_in": round(wait, 3)}
+    said = _told(error, traceback) | {"retry_in": round(wait, 3)}
     if not _POSTPONE(session, job_id, said, mine=attempt, error=error, wait=wait):
         cancel(session, job_id, attempt)
+
+
+def _told(error: str, traceback: str | None) -> dict[str, Any]:
+    """The traceback is told by the event alone: each attempt may have another."""
+    return {"error": error} | ({"traceback": traceback} if traceback else {})
 
 
 def _log_events(job_id: str, last_seq: int, lines: Sequence[Line]) -> list[NewEvent]:

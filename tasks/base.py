@@ -16,8 +16,8 @@ from quart_app import attempts, baggage, db, jobs
 from quart_app.celeryext import AppContextTask, in_app_context
 from quart_app.errors import Permanent
 from quart_app.models import Job
-from quart_app.reporter import Run, plain
-from tasks import attempt, retrying
+from quart_app.reporter import Run
+from tasks import attempt, retrying, tracebacks
 from tasks.parameters import bind, model_of, only_model
 
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
@@ -200,15 +200,15 @@ class JobTask(AppContextTask):
     ) -> float | None:
         """Ends this attempt by its error; the seconds until the next one if there is to be one."""
         cause = retrying.cause_of(error)
-        text = plain(f"{type(cause).__name__}: {cause}")
+        text, way = tracebacks.named(cause), tracebacks.within(self.run, cause)
         if cancelled:
             attempts.cancel(session, job.id, job.attempt)
         elif job.attempt >= job.max_attempts or not self._may_be_tried_again(error):
-            attempts.fail(session, job.id, job.attempt, text)
+            attempts.fail(session, job.id, job.attempt, text, traceback=way)
         else:
             backoff = float(self.retry_backoff), float(self.retry_backoff_max)
             wait = retrying.pause_after(job.attempt, error, *backoff)
-            attempts.postpone(session, job.id, job.attempt, text, wait)
+            attempts.postpone(session, job.id, job.attempt, text, wait, traceback=way)
             return wait
         return None
 

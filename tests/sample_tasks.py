@@ -62,6 +62,49 @@ def fail(reason: str) -> None:
     raise ValueError(reason)
 
 
+@task(max_attempts=2, retry_backoff=0.01)
+def chain_errors() -> None:
+    """Fails by one error after another."""
+    try:
+        os.environ["THE FIRST"]
+    except KeyError as error:
+        raise RuntimeError("the second") from error
+
+
+@task(max_attempts=2, retry_backoff=0.01)
+async def chain_errors_async() -> None:
+    """The same, in an event loop."""
+    try:
+        os.environ["THE FIRST"]
+    except KeyError as error:
+        raise RuntimeError("the second") from error
+
+
+@task
+def fall(left: int = 0) -> None:
+    """Calls itself without an end, by way of others."""
+    _fall_on(left)
+
+
+def _fall_on(left: int) -> None:
+    (_fall_on if left % 2 else _fall_back)(left + 1)
+
+
+def _fall_back(left: int) -> None:
+    _fall_on(left)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@task
+def mumble() -> None:
+    """Fails by an error that cannot be told."""
+    raise Unspeakable
+
+
 @task(max_attempts=5)
 def give_up() -> None:
     """Fails in a way that no further attempt would mend."""

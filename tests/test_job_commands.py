@@ -119,7 +119,9 @@ def test_a_followed_job_ends_the_command_as_it_ends(
 ) -> None:
     code, out, err = run(clean, "submit", *words, "--follow")
     assert (code, out.count("\n")) == (exit_, 1)
-    assert [line.split()[2] for line in err.splitlines()] == ["queued", "running", end]
+    moments = [line.split() for line in err.splitlines() if not line.startswith(" ")]
+    assert [state for _, _, state, *_ in moments] == ["queued", "running", end]
+    assert ("Traceback (most recent call last):" in err) == (end == "failed")
     assert run(clean, "follow", out.strip()) == (exit_, err, "")
 
 

@@ -211,14 +211,51 @@ def test_a_permanent_failure_is_not_tried_again(ledger: Ledger, worker: Path) ->
     assert job.error == "Permanent: there is no use"
 
 
-def test_the_error_is_shown_and_the_traceback_is_in_the_log_alone(
+def test_the_error_is_the_jobs_and_the_traceback_that_of_its_event(
     ledger: Ledger, worker: Path
 ) -> None:
     reason = f"for want of {uuid.uuid4()}"
     job = ledger.ended(ledger.submit("fail", reason))
     assert job.error == f"ValueError: {reason}"
+    first, place, line, *_, end = ledger.events(job.id, "state")[-1]["traceback"].splitlines()
+    assert (first, end) == ("Traceback (most recent call last):", job.error)
+    assert "sample_tasks.py" in place
+    assert place.endswith(", in fail")
+    assert line.strip() == "raise ValueError(reason)"
     assert until(lambda: f"ValueError: {reason}" in worker.read_text())
     assert "Traceback" in worker.read_text()
+
+
+@pytest.mark.parametrize("name", ["chain_errors", "chain_errors_async"])
+def test_each_failed_attempt_has_a_traceback_from_the_tasks_first_line_on(
+    ledger: Ledger, worker: Path, name: str
+) -> None:
+    job = ledger.ended(ledger.submit(name))
+    told = [event["traceback"] for event in ledger.events(job.id, "state") if "error" in event]
+    assert len(told) == 2
+    for text in told:
+        assert text.count(f"in {name}") == 2
+        assert "KeyError: 'THE FIRST'" in text
+        assert "was the direct cause of the following exception" in text
+        assert text.endswith("RuntimeError: the second")
+        assert "celery" not in text
+
+
+def test_of_an_endless_recursion_the_end_of_the_traceback_is_kept(
+    ledger: Ledger, worker: Path
+) -> None:
+    job = ledger.ended(ledger.submit("fall"))
+    told = ledger.events(job.id, "state")[-1]["traceback"]
+    assert len(told) < 8192
+    assert told.splitlines()[-1].startswith("RecursionError: maximum recursion depth exceeded")
+
+
+def test_an_error_that_cannot_be_told_ends_its_job_all_the_same(
+    ledger: Ledger, worker: Path
+) -> None:
+    job = ledger.ended(ledger.submit("mumble"))
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error == "Unspeakable: its text cannot be made"
 
 
 def test_an_error_of_any_text_is_kept(ledger: Ledger, worker: Path) -> None:

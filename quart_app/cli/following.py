@@ -39,7 +39,8 @@ def follow(app: Quart, job_id: str, *, err: bool = False) -> int:
                 for frame in frames:
                     if events.is_last(frame):
                         screen.step(job)
-                    screen.say(_line(frame))
+                    for line in _lines(frame):
+                        screen.say(line)
                 screen.step(job)
     except KeyboardInterrupt:
         click.echo(f"The job goes on; to see it again: jobs follow {job_id}", err=True)
@@ -66,8 +67,14 @@ def _news(session: Session, job_id: str, seen: int) -> tuple[Job, list[Frame]]:
     return job, known
 
 
+def _lines(frame: Frame) -> Iterator[str]:
+    """When, what, and what it says of itself; above an error, the way to it."""
+    for line in frame.get("traceback", "").splitlines():
+        yield f"{'':32}{printable(line)}"
+    yield _line(frame)
+
+
 def _line(frame: Frame) -> str:
-    """When, what, and what it says of itself."""
     at = frame["at"][:19].replace("T", " ")
     if frame["type"] == "log":
         return f"{at}  {printable(frame['level']):<9}  {printable(frame['message'])}"

@@ -133,11 +133,12 @@ function setTime(selector, at) {
   find(selector).replaceChildren(time);
 }
 
-function addLine({ at, type, state, level, message, error }) {
+function addLine({ at, type, state, level, message, error, traceback }) {
   const line = make("li", "", `${type} ${level ?? state}`);
   const time = make("time", at.slice(11, 23));
   time.dateTime = at;
   line.append(time, " ", make("b", level ?? state), " ", make("span", message ?? error ?? ""));
+  if (traceback) line.append(details("Traceback", traceback));
   if (waiting.push(line) === 1) requestAnimationFrame(flush);
   if (waiting.length > LINES) waiting.shift();
 }
@@ -149,6 +150,14 @@ function flush() {
   if (lines.childElementCount > LINES) find("#older").hidden = false;
   while (lines.childElementCount > LINES) lines.firstElementChild.remove();
   if (atBottom) log.scrollTop = log.scrollHeight;
+}
+
+function details(summary, text) {
+  const element = document.createElement("details");
+  const body = make("pre", text);
+  body.tabIndex = 0;
+  element.append(make("summary", summary), body);
+  return element;
 }
 
 function make(tag, text, kind) {
