@@ -226,6 +226,20 @@ def test_doctor_names_what_looks_like_a_setting_and_is_none(tmp_path: Path) -> N
     assert out.startswith(f"settings  {said}")
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"CELERY_IMPORTS": "tests.sample_tasks"},
+        {"CELERY_BEAT_SCHEDULE": '{"n": {"task": "tasks.scheduler.send_sms", "schedule": 60}}'},
+    ],
+    ids=["modules", "schedules"],
+)
+def test_doctor_says_when_nothing_deletes_old_jobs(own: dict[str, str], tmp_path: Path) -> None:
+    _, out, err = quart(own | {"VAR_DIR": str(tmp_path / "var")}, "doctor")
+    assert err == ""
+    assert out.startswith("settings  none of them has old jobs deleted: name tasks.scheduler in ")
+
+
 def test_such_a_name_alone_is_no_reason_to_fail(
     clean: Place, manned: Quart, monkeypatch: pytest.MonkeyPatch
 ) -> None:

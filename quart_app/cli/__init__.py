@@ -11,6 +11,7 @@ from quart_app.cli import jobs, schedules, tokens
 from quart_app.cli.terminal import clear, do
 from quart_app.serve import serve
 
+_PRUNE = "tasks.scheduler.prune"
 _NOT_HERE = "up needs Linux or macOS: use WSL, or start the web, a worker and beat by hand."
 
 
@@ -60,7 +61,7 @@ def _doctor(app: Quart) -> click.Command:
     @click.command("doctor", help="Check each part; exit 1 if something is wrong.")
     def command() -> None:
         parts = health.check(app.extensions["db"], app.extensions["publisher"])
-        for part in [_settings(), *parts]:
+        for part in [_settings(app), *parts]:
             state = f"{part.fault}: {part.remedy}" if part.fault else "ok"
             click.echo(f"{part.name:<9} {state}")
         raise SystemExit(any(part.fault for part in parts))
@@ -68,12 +69,16 @@ def _doctor(app: Quart) -> click.Command:
     return command
 
 
-def _settings() -> health.Part:
-    """A slip of the pen passes at the start: the name may be meant for another program."""
+def _settings(app: Quart) -> health.Part:
+    """What passes at the start since it may be meant: no reason to fail."""
     # Only here: every process would load Celery's commands else.
     from quart_app.cli import unread  # noqa: PLC0415
 
     if odd := unread.names():
         told = ", ".join(f"{name} (is {like} meant?)" if like else name for name, like in odd)
         return health.Part("settings", f"nothing reads {told}", "correct the name, or take it away")
+    scheduled = {entry["task"] for entry in app.config["CELERY_BEAT_SCHEDULE"].values()}
+    if not {_PRUNE} & scheduled & app.extensions["celery"].tasks.keys():
+        remedy = "name tasks.scheduler in CELERY_IMPORTS, and its prune in CELERY_BEAT_SCHEDULE"
+        return health.Part("settings", "none of them has old jobs deleted", remedy)
     return health.Part("settings")

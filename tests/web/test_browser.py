@@ -212,6 +212,25 @@ async def test_why_a_job_is_where_it_is_stays_true_until_it_ends(
 
 
 @on_one_database
+async def test_the_traceback_of_a_failure_is_there_live_and_later(
+    served: Served, secret: str, hand: Hand, browser: Browser
+) -> None:
+    page, job_id = await signed_in(browser, served, hand), await hand.start()
+    said = complaints(page)
+    await page.goto(f"/jobs/{job_id}")
+    await expect(page.locator("#connection")).to_have_text("live")
+    await hand.do(attempts.fail, job_id, 1, "RuntimeError: <b>no", traceback='File "<b>", line 1')
+    for _ in range(2):
+        told = page.locator("#lines .failed details")
+        await expect(told.locator("pre")).to_be_hidden()
+        await told.locator("summary").click()
+        await expect(told.locator("pre")).to_have_text('File "<b>", line 1')
+        await expect(page.locator("#outcome")).to_contain_text("RuntimeError: <b>no")
+        await page.reload()
+    assert said == []
+
+
+@on_one_database
 async def test_an_sms_is_written_counted_and_sent(
     served: Served, secret: str, hand: Hand, browser: Browser, worker: Path
 ) -> None:
