@@ -3,7 +3,8 @@
 .venv/bin/python -m bench.leaks [--pool NAME] [--tasks 10000]
 
 Each pool gets a worker of tests/plain_app.py and a Redis of its own. Half of the tasks are `def`,
-half `async def`. Exits with 1 when a process grew by more than 5 MB or files were left open.
+half `async def`. "ledger" is a prefork worker whose tasks are jobs, and the web that accepts them.
+Exits with 1 when a process grew by more than 5 MB or files were left open.
 """
 
 import argparse
@@ -18,10 +19,14 @@ from pathlib import Path
 from celery import Celery
 from redis import Redis
 
+from bench.ours import NOTHING, Site, Web
+from bench.run import Run
 from tests import real
 
+LEDGER = "ledger"
 POOLS = ["prefork", "threads", "solo", "gevent"]
 WARM_UP = 2000
+_BATCH = 500
 MOST_GROWTH = 5 * 2**20
 #: A loop, of three files, and a connection for each of four tasks may be made late, when as many
 #: run at once as never before.
@@ -86,6 +91,24 @@ def measure(pool: str, tasks: int, warm_up: int = WARM_UP) -> Finding:
             return Finding(pool, tasks, before, look(pid))
 
 
+def measure_ledger(tasks: int, warm_up: int = WARM_UP) -> Finding:
+    with Run() as run:
+        site = Site(run, "leaks")
+        with site.web() as web, site.worker("--concurrency=4") as process:
+            bring_through(site, web, warm_up)
+            before = look(process.pid) | look(web.pid)
+            bring_through(site, web, tasks)
+            return Finding(LEDGER, tasks, before, look(process.pid) | look(web.pid))
+
+
+def bring_through(site: Site, web: Web, jobs: int) -> None:
+    for _ in range(jobs // _BATCH):
+        web.call("POST", "/api/jobs/batch", json={"jobs": [{"task": NOTHING}] * _BATCH})
+        web.read("/metrics")
+        real.until(lambda: site.count("state <> 'succeeded'") < 2 * _BATCH, 120)
+    real.until(lambda: not site.count("state <> 'succeeded'"), 120)
+
+
 @contextmanager
 def worker(pool: str, url: str, folder: Path) -> Iterator[int]:
     words = ["worker", "--loglevel=warning", "-P", pool, "-c", "4"]
@@ -126,13 +149,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--pool", choices=POOLS, help="all of them in turn if not given")
+    choices = [*POOLS, LEDGER]
+    parser.add_argument("--pool", choices=choices, help="all of them in turn if not given")
     parser.add_argument("--tasks", type=int, default=10_000)
     options = parser.parse_args()
     print(_ROW.format(*_HEAD))
     leaks = False
-    for pool in [options.pool] if options.pool else POOLS:
-        finding = measure(pool, options.tasks)
+    for pool in [options.pool] if options.pool else choices:
+        finding = measure_ledger(options.tasks) if pool == LEDGER else measure(pool, options.tasks)
         print(finding, flush=True)
         leaks = leaks or finding.leaks_memory or finding.leaks_files
     sys.exit(leaks)

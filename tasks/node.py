@@ -23,7 +23,7 @@ from quart_app import __version__, db, lifelines, migrations, newjobs, nodes, re
 from quart_app.errors import Problem
 from quart_app.nodes import Pulse
 from tasks import refusals, transport, watch
-from tasks.watch import Watch
+from tasks.watch import Sweep, Watch
 
 #: Seconds before a worker starts itself again: whatever ended it may not be over yet.
 _PAUSE = 1.0
@@ -157,6 +157,8 @@ def _ready(app: Quart, consumer: Any) -> None:
         "queues": queues,
     }
     watching, database = Watch(worker, queues), db.beside_forks(app)
+    if worker.hub:
+        Sweep(worker.hub)
 
     def say(session: Session) -> None:
         starved = watching.starved()

@@ -1,5 +1,6 @@
 """What a worker's main process sees to: messages that do not come, children that do not stop."""
 
+import heapq
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ from tasks.request import JobRequest
 MOST_STARVED = 15.0
 #: Seconds that a child may go on with a job that was cancelled or is no longer its own.
 MOST_STUBBORN = 15.0
+#: Timers that are not gone through for those that were cancelled.
+FEW_TIMERS = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,25 @@ class Watch:
                 and not row.cancel_requested
             ):
                 yield job_id, pid
+
+
+class Sweep:
+    """Forgets the timers that were cancelled, at a tick of the worker's loop.
+
+    kombu keeps each until its time comes: of every job, one for the hour of its time limit.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        # The list itself: who goes through the timers goes on with this one.
+        self._timers: list[Any] = hub.timer._queue
+        self._most = FEW_TIMERS
+        hub.on_tick.add(self)
+
+    def __call__(self) -> None:
+        if len(self._timers) > self._most:
+            self._timers[:] = [timer for timer in self._timers if not timer.entry.canceled]
+            heapq.heapify(self._timers)
+            self._most = max(FEW_TIMERS, 2 * len(self._timers))
 
 
 class _Since:

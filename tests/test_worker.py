@@ -4,15 +4,18 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.asynchronous import Hub
+from kombu.asynchronous.timer import Timer
 from redis import Redis
 
 from quart_app import nodes, why
 from quart_app.models import JobState, Node
+from tasks.watch import FEW_TIMERS, Sweep
 from tests import real
 from tests.conftest import Place
 from tests.ledger import Ledger
@@ -203,3 +206,16 @@ def run(part: str, env: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         words, env=real.environment(env), cwd=real.ROOT, capture_output=True, text=True,
         timeout=30, check=False,
     )  # fmt: skip
+
+
+def test_timers_that_were_cancelled_are_forgotten_and_the_others_go_off_in_order() -> None:
+    rung: list[int] = []
+    with closing(Hub(timer=Timer())) as hub:
+        Sweep(hub)
+        for number in (3, 1, 2):
+            hub.call_later(number / 1000, rung.append, number)
+        for _ in range(3 * FEW_TIMERS):
+            hub.call_later(3600, rung.append, 0).cancel()
+        assert until(lambda: next(hub.loop) or len(rung) == 3)
+        assert rung == [1, 2, 3]
+        assert len(hub.timer) <= FEW_TIMERS
