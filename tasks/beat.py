@@ -69,4 +69,4 @@ class Scheduler(beat.Scheduler):
         with db.session() as session:
             wait = clockwork.tick(session)
         touched = relay.tick(db.get(), publisher.get())
-        return 0.05 if touched else min(wait, EVERY)
+        return relay.SOON if touched >= relay.MUCH else min(wait, EVERY)
