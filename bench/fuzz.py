@@ -27,7 +27,7 @@ DATABASES = ["sqlite", "mariadb"]
 #: Of each role in turn; what one of them leaves behind the next one meets.
 ROLES = [role.value for role in Role]
 #: What a log of the web process has no reason to say.
-_FAULTS = ("Traceback", " ERROR ", "] ERROR", "never awaited", "never retrieved")
+_FAULTS = ("Traceback", " ERROR ", "] ERROR", ": ERROR/", "never awaited", "never retrieved")
 
 
 @dataclass(frozen=True)
