@@ -168,7 +168,7 @@ def _storable(where: str, value: Any, levels: int = _MOST_LEVELS) -> None:
     """Raises Invalid, naming the place, for what cannot be kept as it is."""
     if levels == 0:
         raise Invalid(where[:100], f"expected at most {_MOST_LEVELS} levels")
-    if isinstance(value, str) and ("\0" in value or (not value.isprintable() and _broken(value))):
+    if isinstance(value, str) and ("\0" in value or is_broken(value)):
         raise Invalid(where, "expected text without NUL characters or lone surrogates")
     if isinstance(value, float) and not math.isfinite(value):
         raise Invalid(where, "expected a finite number")
@@ -181,8 +181,10 @@ def _storable(where: str, value: Any, levels: int = _MOST_LEVELS) -> None:
             _storable(f"{where}.{index}", inner, levels - 1)
 
 
-def _broken(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def is_broken(text: str) -> bool:
+    """Whether there is a lone surrogate in it, which no encoding takes."""
+    # None of them is printable, as nearly all texts are.
+    return not text.isprintable() and any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _queue(new: NewJob, task: Task) -> str:

@@ -41,8 +41,10 @@ def prune(session: Session, state: JobState, age: float, most: int) -> int:
     sums = accumulate(job.last_seq for job in found)  # the seq of its newest event is their number
     fitting = sum(events <= _MOST_EVENTS for events in sums)
     ids = [job.id for job in found[: max(1, fitting)]]
-    # One that was retried meanwhile is not to be forgotten.
-    session.execute(delete(Job).where(Job.id.in_(ids), Job.state == state))
+    # One that was retried meanwhile is not to be forgotten, though it may have ended once more.
+    session.execute(
+        delete(Job).where(Job.id.in_(ids), Job.state == state, Job.finished_at < db.now(-age))
+    )
     return len(ids)
 
 

@@ -18,7 +18,7 @@ from quart_app.errors import Problem
 from quart_app.interrupt import Cancelled
 from quart_app.models import Job
 from quart_app.reporter import plain
-from tasks import logs, outcomes, retrying
+from tasks import logs, outcomes, retrying, tracebacks
 from tasks.parameters import bind
 from tasks.refusals import refuse
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _CLAIM_PATIENCE = 10.0
 #: What an attempt that ends by one of these has come to, for its trace.
 _OUTCOMES = {Retry: "retrying", Ignore: "cancelled", Fenced: "overtaken", SystemExit: "given back"}
+#: What ends a body, and is no error of its own.
+_NOT_THE_BODYS = (Cancelled, SystemExit, KeyboardInterrupt, GeneratorExit)
+#: Of these libraries an exception may be the way to stop a body.
+_SWITCHING = ("gevent", "greenlet", "eventlet")
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +101,18 @@ class Attempt:
             result = self._body(*args, **kwargs)
         except asyncio.CancelledError as error:  # no Exception: it would end the whole worker
             raise RuntimeError("an async part of the task was cancelled") from error
+        except BaseExceptionGroup as group:  # of a TaskGroup
+            if group.subgroup(Cancelled):
+                raise Cancelled from group
+            if isinstance(group, Exception):
+                raise
+            raise RuntimeError(tracebacks.named(group)) from group
+        except (Exception, *_NOT_THE_BODYS):
+            raise
+        except BaseException as error:  # a panic of Rust, say, which no one else would write down
+            if type(error).__module__.startswith(_SWITCHING):
+                raise
+            raise RuntimeError(tracebacks.named(error)) from error
         return outcomes.as_json(result)
 
     def _finish(self, session: Session, result: Any) -> None:

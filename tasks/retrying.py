@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery.exceptions import Retry
@@ -10,6 +10,8 @@ from celery.exceptions import Retry
 from quart_app.errors import Permanent
 
 _FOREVER = 2**31 - 1
+#: Seconds: as far as a job's own delay may reach.
+_LONGEST_PAUSE = 10.0 * 366 * 86400
 
 Kinds = tuple[type[BaseException], ...]
 
@@ -47,12 +49,17 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def pause_after(attempt: int, error: BaseException, backoff: float, most: float) -> float:
-    """Seconds before the next attempt: what `self.retry` was given, else growing ones."""
+    """Seconds before the next attempt: what `self.retry` was given, else growing ones.
+
+    It never raises, since a job must end: what makes no sense counts as not given.
+    """
     when = error.when if isinstance(error, Retry) else None
     if isinstance(when, datetime):
         aware = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-    if when is not None:
-        return max(0.0, float(when))
+        when = (aware - datetime.now(UTC)).total_seconds()
+    if isinstance(when, timedelta):
+        when = when.total_seconds()
+    if isinstance(when, (int, float)):
+        return min(max(0.0, when), _LONGEST_PAUSE)
     wait = min(float(backoff) * 2.0 ** min(attempt - 1, 30), most)
     return wait * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+from celery.exceptions import Retry
 from celery.utils.log import get_task_logger
 from pydantic import AfterValidator, BaseModel, Field
 from quart import current_app, g
@@ -103,6 +105,41 @@ class Unspeakable(Exception):
 def mumble() -> None:
     """Fails by an error that cannot be told."""
     raise Unspeakable
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
+@task
+def panic() -> None:
+    """Fails by what is no Exception."""
+    raise Panic("at the disco")
+
+
+@task
+async def panic_together() -> None:
+    """The same, in a group of tasks."""
+
+    async def panicking() -> None:
+        raise Panic("at the disco")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(panicking())
+
+
+@task
+async def wait_together(seconds: float) -> None:
+    """Waits in a group of tasks."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(seconds))
+
+
+@task(bind=True, max_attempts=2)
+def put_off(self: Any, how: str) -> None:
+    """Asks for its next attempt after a pause of some kind."""
+    kinds = {"delta": timedelta(milliseconds=10), "word": "tomorrow", "far": 1e300, "nan": math.nan}
+    raise Retry(None, None, kinds[how])
 
 
 @task(max_attempts=5)

@@ -264,6 +264,36 @@ def test_an_error_of_any_text_is_kept(ledger: Ledger, worker: Path) -> None:
     assert len(str(job.error)) == 8192
 
 
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("panic", "Panic: at the disco"), ("panic_together", "BaseExceptionGroup: unhandled errors")],
+)
+def test_what_is_no_exception_fails_its_job_at_once(
+    ledger: Ledger, worker: Path, name: str, error: str
+) -> None:
+    job = ledger.ended(ledger.submit(name))
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert error in str(job.error)
+
+
+def test_a_group_of_tasks_that_is_cancelled_ends_as_cancelled(ledger: Ledger, worker: Path) -> None:
+    job_id = ledger.submit("wait_together", 60)
+    assert until(lambda: ledger.job(job_id).state is JobState.RUNNING)
+    ledger.within(lambda s: jobs.cancel(s, job_id))
+    job = ledger.ended(job_id, 30)
+    assert (job.state, job.attempt, job.losses) == (JobState.CANCELLED, 1, 0)
+
+
+@pytest.mark.parametrize("how", ["delta", "word", "far", "nan"])
+def test_a_pause_of_any_kind_leads_to_another_attempt(
+    ledger: Ledger, worker: Path, how: str
+) -> None:
+    job_id = ledger.submit("put_off", how)
+    assert until(lambda: ledger.job(job_id).state in {JobState.RETRYING, JobState.FAILED})
+    wait = next(e["retry_in"] for e in ledger.events(job_id, "state") if "retry_in" in e)
+    assert wait == pytest.approx({"delta": 0.01, "far": 316_224_000, "nan": 0}.get(how, 2), abs=0.5)
+
+
 def test_progress_and_lines_are_kept(ledger: Ledger, worker: Path) -> None:
     job = ledger.ended(ledger.submit("count", 3))
     assert job.progress == {"current": 3, "total": 3, "message": "step 3"}

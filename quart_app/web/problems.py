@@ -61,7 +61,7 @@ def _for_people() -> bool:
         return False  # a socket that was refused before it was one
     accepted = request.accept_mimetypes
     return (
-        (is_page() or request.endpoint is None)
+        (is_page() or (request.endpoint is None and not request.path.startswith("/api/")))
         and accepted.accept_html
         and accepted["text/html"] > accepted["application/json"]
     )

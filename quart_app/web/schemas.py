@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from quart_app import newjobs
 from quart_app.bulk import Mark, Tally
 from quart_app.errors import Invalid
 from quart_app.events import timestamp
@@ -45,9 +46,11 @@ def _in_range(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
-def _without_nul(text: str) -> str:
+def _is_plain(text: str) -> str:
     if "\0" in text:
         raise ValueError("expected text without NUL characters")
+    if newjobs.is_broken(text):
+        raise ValueError("expected text without lone surrogates")
     return text
 
 
@@ -59,7 +62,7 @@ Moment = Annotated[
     Field(json_schema_extra={"pattern": r"^(?!9999)(19[7-9]|[2-9]\d\d)\d-"}),
 ]
 Plain = Annotated[
-    str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
+    str, AfterValidator(_is_plain), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
 ]
 Cursor = Annotated[str | None, Field(pattern=r"^[0-9a-f-]{36}$")]
 

@@ -36,6 +36,7 @@ async def test_jobs_that_match_are_cancelled_and_retried(client: Any) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "body"), ({"q": ""}, "body"), ({"dry_run": True}, "body"),
+    ({"q": "a\ud800"}, "q"), ({"task": "a\ud800"}, "task"), ({"queue": "a\ud800"}, "queue"),
     ({"state": "nonsense"}, "state"), ({"state": "succeeded"}, "state"), ({"task": 5}, "task"),
     ({"since": "yesterday"}, "since"),
     ({"task": ADD, "dry_run": "yes"}, "dry_run"), ({"colour": "red"}, "colour"),
