@@ -13,9 +13,14 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from werkzeug.routing import BaseConverter
 
 from quart_app import baggage
+from quart_app.web import threads
 
 BATCH_PATH = "/api/jobs/batch"
 _MOST_LEVELS = 100
+#: Brackets: a big body of nothing else would take seconds, and a hundred times its size.
+_MOST_OPENED = 2_000_000
+#: Bytes of a body that is read in a thread.
+_MUCH = 128 * 1024
 _PATIENCE = 5.0
 
 
@@ -66,19 +71,9 @@ class Request(quart.Request):
             raise BadRequest("body: expected JSON, and there is nothing")
         if not self.is_json:
             raise UnsupportedMediaType("body: send it with Content-Type: application/json")
-        try:
-            value = json.loads(body, parse_constant=_refuse)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"body: this is not JSON: {error}") from None
-        except ValueError:
-            raise BadRequest("body: a number is too long") from None
-        except RecursionError:
-            value = None
-        # Whoever opens few brackets has not nested them deep.
-        may_be_deep = body.count(b"[") + body.count(b"{") > _MOST_LEVELS
-        if value is None or (may_be_deep and _is_deeper(value, _MOST_LEVELS)):
-            raise BadRequest(f"body: expected JSON of {_MOST_LEVELS} levels at most, and not null")
-        return value
+        if len(body) > _MUCH:  # it takes longer than other requests should wait
+            return await threads.run(_parsed, body)
+        return _parsed(body)
 
 
 async def take_up_baggage() -> None:
@@ -106,6 +101,24 @@ async def hear_out(response: quart.Response) -> quart.Response:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(body.sent.wait(), _PATIENCE)
     return response
+
+
+def _parsed(body: bytes) -> Any:
+    opened = body.count(b"[") + body.count(b"{")
+    if opened > _MOST_OPENED:
+        raise BadRequest(f"body: expected at most {_MOST_OPENED} lists and objects")
+    try:
+        value = json.loads(body, parse_constant=_refuse)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"body: this is not JSON: {error}") from None
+    except ValueError:
+        raise BadRequest("body: a number is too long") from None
+    except RecursionError:
+        value = None
+    # Whoever opens few brackets has not nested them deep.
+    if value is None or (opened > _MOST_LEVELS and _is_deeper(value, _MOST_LEVELS)):
+        raise BadRequest(f"body: expected JSON of {_MOST_LEVELS} levels at most, and not null")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

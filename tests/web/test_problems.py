@@ -192,3 +192,12 @@ async def test_a_big_body_is_413_and_not_kept(
 async def test_a_path_that_climbs_leads_nowhere(http: httpx.AsyncClient) -> None:
     for path in ("/static/../api.py", "/static/%2e%2e/api.py", "/static/..%2fapi.py"):
         assert (await http.get(path)).status_code == 404
+
+
+@pytest.mark.parametrize("inside", ["[],", "1,"], ids=["lists", "numbers"])
+async def test_a_batch_of_nonsense_is_refused_by_name(client: Any, inside: str) -> None:
+    body = f'{{"jobs": [{inside * 2_500_000}[]]}}'
+    answer = await client.post("/api/jobs/batch", data=body, headers=JSON)
+    detail = (await problem(answer, 400 if inside == "[]," else 422))["detail"]
+    assert ("at most 2000000 lists and objects" in detail) == (inside == "[],")
+    assert await count(client) == 0
