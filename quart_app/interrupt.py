@@ -5,6 +5,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from quart_app.celeryext import loops
+
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
@@ -16,7 +18,7 @@ class Interrupt:
     """While its block runs, another thread may end that with Cancelled.
 
     In the main thread of a process a signal also ends a sleep or a call that waits; in others the
-    exception comes with the next instruction of Python.
+    exception comes with the next instruction of Python, or wakes the loop that waits there.
     """
 
     _of_main: "Interrupt | None" = None
@@ -65,6 +67,7 @@ class Interrupt:
             signal.pthread_kill(self._thread, signal.SIGUSR2)
         else:
             _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(Cancelled))
+            loops.wake(self._thread)
 
     @property
     def _by_signal(self) -> bool:

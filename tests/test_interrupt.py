@@ -1,9 +1,12 @@
 """A body that is to stop gets its exception within its block, and nobody gets it afterwards."""
 
+import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from quart_app.celeryext import loops
 from quart_app.interrupt import Cancelled, Interrupt
 
 
@@ -49,6 +52,30 @@ def test_what_came_amid_the_end_of_a_block_does_not_come_again() -> None:
         raise Cancelled
 
     assert outcome(amid) == "cancelled"
+
+
+def test_a_loop_that_waits_is_ended_and_can_be_used_again() -> None:
+    def asleep(interrupt: Interrupt) -> None:
+        begun = threading.Event()
+
+        def fire() -> None:
+            begun.wait()
+            interrupt.fire()
+
+        firing = threading.Thread(target=fire)
+        firing.start()
+
+        async def sleep() -> None:
+            asyncio.get_running_loop().call_later(0.1, begun.set)
+            await asyncio.sleep(30)
+
+        try:
+            loops.wait(sleep(), contextvars.copy_context())
+        finally:
+            firing.join()
+            assert loops.wait(asyncio.sleep(0, "well"), contextvars.copy_context()) == "well"
+
+    assert outcome(asleep) == "cancelled"
 
 
 def fire_elsewhere(interrupt: Interrupt) -> None:

@@ -441,3 +441,14 @@ def test_progress_that_makes_no_sense_harms_nothing(ledger: Ledger, worker: Path
     job = ledger.ended(ledger.submit("report_oddly"))
     assert (job.state, job.result) == (JobState.SUCCEEDED, "done")
     assert job.progress == {"current": None, "total": None, "message": "how far?"}
+
+
+def test_an_async_body_that_waits_in_a_thread_is_cancelled(
+    still: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    with real.worker(clean.env, tmp_path / "log", "-P", "threads"):
+        job_id = still.submit("sleep_on", 60)
+        assert until(lambda: still.job(job_id).state is JobState.RUNNING)
+        still.within(lambda s: jobs.cancel(s, job_id))
+        job = still.ended(job_id, 30)
+    assert (job.state, job.attempt, job.losses) == (JobState.CANCELLED, 1, 0)

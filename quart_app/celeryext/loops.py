@@ -8,11 +8,15 @@ import types
 import weakref
 from collections.abc import Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from . import threads
 
 T = TypeVar("T")
+
+#: By the thread that they run in.
+_running: dict[int, asyncio.AbstractEventLoop] = {}
 
 
 def wait(work: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
@@ -32,6 +36,13 @@ def in_loop() -> bool:
     except RuntimeError:
         return False
     return not threads.is_green()  # the loop is another greenlet's
+
+
+def wake(thread: int) -> None:
+    """Has a loop that waits in this thread go on: what was raised there would else wait as well."""
+    if loop := _running.get(thread):
+        with suppress(RuntimeError):  # it was closed meanwhile
+            loop.call_soon_threadsafe(int)
 
 
 def close() -> None:
@@ -130,9 +141,11 @@ class _Thread(threading.local):
         return loop
 
     def run(self, work: _Work[T]) -> T:
+        _running[threading.get_ident()] = self.loop
         try:
             return work.run(self.loop)
         finally:
+            _running.pop(threading.get_ident(), None)
             self._end_rest()
 
     def close(self) -> None:
