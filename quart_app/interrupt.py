@@ -3,9 +3,8 @@
 import ctypes
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-
-from quart_app.celeryext import loops
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -18,13 +17,14 @@ class Interrupt:
     """While its block runs, another thread may end that with Cancelled.
 
     In the main thread of a process a signal also ends a sleep or a call that waits; in others the
-    exception comes with the next instruction of Python, or wakes the loop that waits there.
+    exception comes with the next instruction of Python. For that, `wake` is called with the thread
+    and has a loop that waits there go on.
     """
 
     _of_main: "Interrupt | None" = None
 
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
+    def __init__(self, wake: Callable[[int], object]) -> None:
+        self._thread, self._wake = threading.get_ident(), wake
         self._is_open = self._is_fired = False
         # Held while the block ends, and while it is decided whether it has. Cancelled may come in
         # either moment and leave it held: whoever's block it is gets on, and nobody fires any more.
@@ -67,7 +67,7 @@ class Interrupt:
             signal.pthread_kill(self._thread, signal.SIGUSR2)
         else:
             _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(Cancelled))
-            loops.wake(self._thread)
+            self._wake(self._thread)
 
     @property
     def _by_signal(self) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from quart_app import attempts, db
 from quart_app.attempts import Fenced, Line
+from quart_app.celeryext import loops
 from quart_app.events import progress_frame
 from quart_app.interrupt import Interrupt
 from quart_app.models import Job
@@ -56,7 +57,7 @@ class Run:
         #: True when the body has seen that it is to stop.
         self.heeded = False
         self.lost = False
-        self.interrupt = Interrupt()
+        self.interrupt = Interrupt(loops.wake)
         self.lock = threading.Lock()
         self.written_at = time.monotonic()
         self._asked_at = math.inf

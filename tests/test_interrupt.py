@@ -14,7 +14,7 @@ def outcome(body: Callable[[Interrupt], None]) -> str:
     """How a block of its own in another thread ends, and what comes after it."""
 
     def run() -> str:
-        interrupt = Interrupt()
+        interrupt = Interrupt(loops.wake)
         try:
             with interrupt:
                 body(interrupt)

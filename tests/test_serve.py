@@ -1,12 +1,10 @@
 """`serve` as a process of its own: it answers, and ends cleanly with sockets open."""
 
 import asyncio
-import re
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,8 +15,6 @@ from websockets.exceptions import ConnectionClosed
 from quart_app.models import Role
 from tests import real
 from tests.conftest import Place, make_token
-
-ADD = "tests.sample_tasks.add"
 
 
 class Web:
@@ -32,7 +28,7 @@ class Web:
         )
 
     def waiting_job(self) -> str:
-        body = {"task": ADD, "args": [1], "delay": 3600}
+        body = {"task": "tests.sample_tasks.add", "args": [1], "delay": 3600}
         return str(self.http.post("/api/jobs", json=body).raise_for_status().json()["id"])
 
     def answers(self) -> bool:
@@ -44,17 +40,11 @@ class Web:
 
 @pytest.fixture
 def web(clean: Place, tmp_path: Path) -> Iterator[Web]:
-    with serving(clean, tmp_path / "log") as web:
-        yield web
-
-
-@contextmanager
-def serving(place: Place, log: Path, **env: str) -> Iterator[Web]:
-    app = place.app()
+    app = clean.app()
     token = make_token(app.extensions["db"], Role.OPERATOR)
     address = f"127.0.0.1:{real.free_port()}"
     argv = real.python("quart", "--app", "asgi", "serve", "--bind", address)
-    with real.process(argv, place.env | env, log) as process:
+    with real.process(argv, clean.env, tmp_path / "log") as process:
         one = Web(process, address, token)
         real.until(one.answers)
         yield one
@@ -104,14 +94,3 @@ def test_a_request_in_hand_is_answered_before_the_end(web: Web) -> None:
     headers = {"Content-Type": "application/json"}
     assert web.http.post("/api/jobs", content=slowly(), headers=headers).status_code == 202
     assert web.process.wait(10) == 0
-
-
-def test_a_line_of_its_log_says_when_how_bad_and_who(clean: Place, tmp_path: Path) -> None:
-    nobody, log = f"redis://127.0.0.1:{real.free_port()}/0", tmp_path / "log"
-    with serving(clean, log, REDIS_URL=nobody, CELERY_BROKER_URL=nobody) as web:
-        assert web.http.post("/api/jobs", json={"task": ADD, "args": [1]}).status_code == 202
-        assert real.until(lambda: "The broker did not take" in log.read_text())
-    said = re.compile(
-        r"^\[[\d-]{10} [\d:,]{12}: WARNING/quart_app\.publisher\] The broker did", re.M
-    )
-    assert said.search(log.read_text())
