@@ -23,6 +23,8 @@ _QUEUE_NAME = re.compile(r"(?!unacked|_kombu|celeryev|quartermaster:)[\w.:-]{1,1
 _MOST_LEVELS = 100
 #: Characters of JSON: they have to fit into a packet of every database.
 MOST_ARGUMENTS = 1024 * 1024
+#: Seconds.
+LONGEST_DELAY = 10 * 366 * 86400
 #: Those that a time to come may be in.
 YEARS = range(1970, 3000)
 
@@ -161,7 +163,7 @@ def _check_start(new: NewJob) -> None:
         raise Invalid("delay", "give delay or eta, not both")
     if new.eta is not None:
         check_time("eta", new.eta)
-    _within("delay", new.delay or 0, 0, 10 * 366 * 86400)
+    _within("delay", new.delay or 0, 0, LONGEST_DELAY)
 
 
 def _storable(where: str, value: Any, levels: int = _MOST_LEVELS) -> None:

@@ -23,8 +23,6 @@ from quart_app.publisher import Publisher
 from quart_app.sight import Sight
 
 _MOST_A_TICK = 200
-#: So much was done that there may be more, to be looked at after so many seconds.
-MUCH, SOON = _MOST_A_TICK, 0.1
 _MOST_RINGS = 500
 #: Doorbells that were rung and may be lost, of one queue: more than can wait for it.
 _MOST_SUSPECTS = 2_000
@@ -34,6 +32,7 @@ _GRACE = 1.0
 _UNHEARD = 3.0
 _LONGEST_WAIT = 60.0
 _EVERY = 0.5
+_SOON = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ class Relay(threading.Thread):
         self.join(timeout=5)
 
     def _pause_after_tick(self) -> float:
-        return SOON if tick(db.get(), publisher.get()) >= MUCH else _EVERY
+        return pause_after(tick(db.get(), publisher.get()), _EVERY)
 
 
 def tick(database: db.Database, broker: Publisher) -> int:
@@ -88,6 +87,11 @@ def tick(database: db.Database, broker: Publisher) -> int:
             for job_id in silent:
                 rescue.give_back(session, job_id)
     return lost + len(due) + len(silent) + _ring_unheard(database, broker, queues)
+
+
+def pause_after(touched: int, usual: float) -> float:
+    """Seconds until the next tick: few where there may be more to do than one takes in."""
+    return _SOON if touched >= _MOST_A_TICK else usual
 
 
 def _sees_clearly(session: Session) -> bool:

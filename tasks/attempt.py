@@ -101,15 +101,11 @@ class Attempt:
             result = self._body(*args, **kwargs)
         except asyncio.CancelledError as error:  # no Exception: it would end the whole worker
             raise RuntimeError("an async part of the task was cancelled") from error
-        except BaseExceptionGroup as group:  # of a TaskGroup
-            if group.subgroup(Cancelled):
-                raise Cancelled from group
-            if isinstance(group, Exception):
-                raise
-            raise RuntimeError(tracebacks.named(group)) from group
         except (Exception, *_NOT_THE_BODYS):
             raise
         except BaseException as error:  # a panic of Rust, say, which no one else would write down
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(Cancelled):
+                raise Cancelled from error
             if type(error).__module__.startswith(_SWITCHING):
                 raise
             raise RuntimeError(tracebacks.named(error)) from error

@@ -199,11 +199,12 @@ class JobTask(AppContextTask):
         self, session: Session, job: Job, error: Exception, cancelled: bool = False
     ) -> float | None:
         """Ends this attempt by its error; the seconds until the next one if there is to be one."""
-        cause = retrying.cause_of(error)
-        text, way = tracebacks.named(cause), tracebacks.within(self.run, cause)
         if cancelled:
             attempts.cancel(session, job.id, job.attempt)
-        elif job.attempt >= job.max_attempts or not self._may_be_tried_again(error):
+            return None
+        cause = retrying.cause_of(error)
+        text, way = tracebacks.named(cause), tracebacks.within(self.run, cause)
+        if job.attempt >= job.max_attempts or not self._may_be_tried_again(error):
             attempts.fail(session, job.id, job.attempt, text, traceback=way)
         else:
             backoff = float(self.retry_backoff), float(self.retry_backoff_max)

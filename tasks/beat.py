@@ -69,4 +69,4 @@ class Scheduler(beat.Scheduler):
         with db.session() as session:
             wait = clockwork.tick(session)
         touched = relay.tick(db.get(), publisher.get())
-        return relay.SOON if touched >= relay.MUCH else min(wait, EVERY)
+        return relay.pause_after(touched, min(wait, EVERY))

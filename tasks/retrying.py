@@ -8,10 +8,9 @@ from typing import Any
 from celery.exceptions import Retry
 
 from quart_app.errors import Permanent
+from quart_app.newjobs import LONGEST_DELAY
 
 _FOREVER = 2**31 - 1
-#: Seconds: as far as a job's own delay may reach.
-_LONGEST_PAUSE = 10.0 * 366 * 86400
 
 Kinds = tuple[type[BaseException], ...]
 
@@ -60,6 +59,6 @@ def pause_after(attempt: int, error: BaseException, backoff: float, most: float)
     if isinstance(when, timedelta):
         when = when.total_seconds()
     if isinstance(when, (int, float)):
-        return min(max(0.0, when), _LONGEST_PAUSE)
+        return min(max(0.0, when), float(LONGEST_DELAY))
     wait = min(float(backoff) * 2.0 ** min(attempt - 1, 30), most)
     return wait * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing

@@ -1,6 +1,7 @@
 """`serve` as a process of its own: it answers, and ends cleanly with sockets open."""
 
 import asyncio
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from quart_app.models import Role
 from tests import real
 from tests.conftest import Place, make_token
+from tests.web.conftest import serving
 
 
 class Web:
@@ -94,3 +96,15 @@ def test_a_request_in_hand_is_answered_before_the_end(web: Web) -> None:
     headers = {"Content-Type": "application/json"}
     assert web.http.post("/api/jobs", content=slowly(), headers=headers).status_code == 202
     assert web.process.wait(10) == 0
+
+
+def test_a_line_of_its_log_says_when_how_bad_and_who(clean: Place, tmp_path: Path) -> None:
+    nobody, log = f"redis://127.0.0.1:{real.free_port()}/0", tmp_path / "log"
+    headers = {"Authorization": f"Bearer {make_token(clean.app().extensions['db'], Role.OPERATOR)}"}
+    body = {"task": "tests.sample_tasks.add", "args": [1]}
+    with serving(clean, log, REDIS_URL=nobody, CELERY_BROKER_URL=nobody) as web:
+        answer = httpx.post(f"{web.address}/api/jobs", json=body, headers=headers, trust_env=False)
+        assert answer.status_code == 202
+        assert real.until(lambda: "The broker did not take" in log.read_text())
+    line = r"^\[[\d-]{10} [\d:,]{12}: WARNING/quart_app\.publisher\] The broker did not take"
+    assert re.search(line, log.read_text(), re.MULTILINE)

@@ -278,7 +278,7 @@ def test_what_is_no_exception_fails_its_job_at_once(
 
 def test_a_group_of_tasks_that_is_cancelled_ends_as_cancelled(ledger: Ledger, worker: Path) -> None:
     job_id = ledger.submit("wait_together", 60)
-    assert until(lambda: ledger.job(job_id).state is JobState.RUNNING)
+    ledger.reached(job_id, JobState.RUNNING)
     ledger.within(lambda s: jobs.cancel(s, job_id))
     job = ledger.ended(job_id, 30)
     assert (job.state, job.attempt, job.losses) == (JobState.CANCELLED, 1, 0)
@@ -448,7 +448,7 @@ def test_an_async_body_that_waits_in_a_thread_is_cancelled(
 ) -> None:
     with real.worker(clean.env, tmp_path / "log", "-P", "threads"):
         job_id = still.submit("sleep_on", 60)
-        assert until(lambda: still.job(job_id).state is JobState.RUNNING)
+        still.reached(job_id, JobState.RUNNING)
         still.within(lambda s: jobs.cancel(s, job_id))
         job = still.ended(job_id, 30)
     assert (job.state, job.attempt, job.losses) == (JobState.CANCELLED, 1, 0)

@@ -37,8 +37,8 @@ def parse(frame: str | bytes) -> Command:
     if "after" in said and "follow" not in said:
         raise Invalid("after", "goes with follow")
     return Command(
-        cursors={id_: after.get(id_, 0) for id_ in follow if _may_be_one(id_)},
-        unknown=[_shown(id_) for id_ in follow if not _may_be_one(id_)],
+        cursors={id_: after.get(id_, 0) for id_ in follow if may_be_one(id_)},
+        unknown=[_shown(id_) for id_ in follow if not may_be_one(id_)],
         unfollow=unfollow,
         follow_all=said.get("follow") == ALL,
         unfollow_all=said.get("unfollow") == ALL,
@@ -76,7 +76,8 @@ def _seqs(after: Any) -> dict[str, int]:
     return after
 
 
-def _may_be_one(id_: str) -> bool:
+def may_be_one(id_: str) -> bool:
+    """Whether a job may have this id: with any other MySQL would refuse the look at all jobs."""
     return id_.isascii() and id_.isprintable() and 0 < len(id_) <= _LONGEST_ID
 
 

@@ -13,7 +13,6 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from werkzeug.routing import BaseConverter
 
 from quart_app import baggage
-from quart_app.web import threads
 
 BATCH_PATH = "/api/jobs/batch"
 _MOST_LEVELS = 100
@@ -72,7 +71,7 @@ class Request(quart.Request):
         if not self.is_json:
             raise UnsupportedMediaType("body: send it with Content-Type: application/json")
         if len(body) > _MUCH:  # it takes longer than other requests should wait
-            return await threads.run(_parsed, body)
+            return await asyncio.to_thread(_parsed, body)
         return _parsed(body)
 
 
