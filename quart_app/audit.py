@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import uuid_utils
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from quart_app import actors, baggage, db
+from quart_app import actors, baggage, commits, db
 from quart_app.models import AuditEntry
 
 
@@ -31,6 +32,7 @@ def record(
         detail=detail,
     )
     session.add(entry)
+    commits.prove(session, partial(_is_there, id_=entry.id))
 
 
 def search(
@@ -54,3 +56,9 @@ def search(
     return list(
         session.scalars(select(table).where(*wanted).order_by(table.id.desc()).limit(limit))
     )
+
+
+def _is_there(session: Session, id_: str) -> bool:
+    """Waits for the transaction that wrote it, if that has not ended."""
+    kept = select(AuditEntry.id).where(AuditEntry.id == id_).with_for_update(read=True)
+    return session.scalar(kept) is not None

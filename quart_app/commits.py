@@ -56,7 +56,8 @@ def prove(session: Session, is_there: Proof) -> None:
 def carry_out(door: Door, verb: Callable[[Session], T]) -> tuple[Session, T]:
     """Calls `verb(session)` in one transaction, anew where a deadlock or a cut undid it.
 
-    Raises Unsure while the database does not say what became of a commit that was cut off.
+    Raises Unsure where a commit was cut off, and nothing proves or the database does not say what
+    became of it.
     """
     done: list[tuple[Session, T]] = []
 
@@ -89,8 +90,12 @@ def is_cut_off(error: Exception) -> bool:
 
 def _has_landed(door: Door, session: Session, error: Exception) -> bool:
     """Whether a transaction was committed although its commit failed: asked, never guessed."""
+    if _is_deadlock(error):
+        return False
     proofs: list[Proof] = taken(session, "proofs")
-    if not proofs or _is_deadlock(error):
+    if not proofs:
+        if is_cut_off(error) or isinstance(error, NoAnswer):
+            raise Unsure from error
         return False
     deadline = time.monotonic() + _ASK_FOR
     while (left := deadline - time.monotonic()) > 0:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from celery.app.trace import build_tracer
 from quart import Quart
-from sqlalchemy import make_url, text
+from sqlalchemy import func, make_url, text
+from sqlalchemy.orm import Session
 
 from quart_app import attempts, db, jobs, lists, nodes, submissions
 from quart_app.celeryext import in_app_context
 from quart_app.errors import Unsure
-from quart_app.models import Job, JobState, Role
+from quart_app.models import Job, JobState, Role, Schedule
 from quart_app.newjobs import NewJob
 from quart_app.reporter import Run
 from quart_app.together import Late
@@ -28,7 +29,8 @@ from tests.ledger import Ledger
 from tests.real import eventually, until
 
 BATCH = {"jobs": [{"task": ADD, "args": [number], "delay": 60} for number in range(3)]}
-_WRITES = re.compile(b"INSERT INTO|UPDATE jobs")
+SCHEDULE = {"name": "nightly", "task": ADD, "args": [1], "cron": "0 3 * * *"}
+_WRITES = re.compile(b"INSERT INTO|UPDATE (jobs|schedules)")
 
 
 class Cutter(threading.Thread):
@@ -111,6 +113,14 @@ async def caller(behind: Ledger) -> AsyncIterator[Caller]:
     """Speaks to an application that has the cutter before its database."""
     database = behind.app.extensions["db"]
     yield speaking(behind.app, make_token(database, Role.OPERATOR))
+    await database.close()
+
+
+@pytest.fixture
+async def administrator(behind: Ledger) -> AsyncIterator[Caller]:
+    """As `caller`, who may change schedules too."""
+    database = behind.app.extensions["db"]
+    yield speaking(behind.app, make_token(database, Role.ADMIN))
     await database.close()
 
 
@@ -208,6 +218,55 @@ async def test_a_job_is_shown_as_cancelled_although_the_answer_was_lost(
     assert (answer.status_code, (await answer.get_json())["state"]) == (202, "cancelled")
 
 
+@pytest.mark.parametrize("cut", ["after", "late"])
+async def test_a_schedule_is_made_once_although_its_answer_was_lost(
+    administrator: Caller, cutter: Cutter, clean: Place, cut: str
+) -> None:
+    cutter.cut = cut
+    asked = asyncio.create_task(administrator.post("/api/schedules", json=SCHEDULE))
+    assert (await once_it_waits(asked, cutter, clean)).status_code == 201
+    assert [schedule["name"] for schedule in await schedules_of(administrator)] == ["nightly"]
+
+
+@pytest.mark.parametrize(
+    ("cut", "title"),
+    [("before", "Service Unavailable"), ("after, then away", "Outcome unknown")],
+)
+async def test_of_a_schedule_it_is_said_what_is_known(
+    administrator: Caller, cutter: Cutter, clean: Place, cut: str, title: str
+) -> None:
+    cutter.cut = cut
+    answer = await administrator.post("/api/schedules", json=SCHEDULE)
+    assert (answer.status_code, (await answer.get_json())["title"]) == (503, title)
+    with clean.database.session(reading=True) as session:
+        assert session.query(func.count(Schedule.id)).scalar() == (0 if cut == "before" else 1)
+
+
+async def test_a_schedule_is_paused_although_the_answer_was_lost(
+    administrator: Caller, cutter: Cutter
+) -> None:
+    made = await (await administrator.post("/api/schedules", json=SCHEDULE)).get_json()
+    cutter.cut = "after"
+    answer = await administrator.post(f"/api/schedules/{made['id']}/pause")
+    assert (answer.status_code, (await answer.get_json())["paused"]) == (200, True)
+
+
+async def test_a_cut_off_change_that_leaves_no_proof_is_said_to_be_unknown(
+    behind: Ledger, cutter: Cutter
+) -> None:
+    def change(session: Session) -> None:
+        session.execute(text("UPDATE jobs SET queue = queue"))
+
+    async with behind.app.app_context():
+        try:
+            await db.read(lists.page, lists.Filters())
+            cutter.cut = "before"
+            with pytest.raises(Unsure):
+                await db.run(change)
+        finally:
+            await db.get().close()
+
+
 async def cancel_all(caller: Caller, cutter: Cutter, cut: str) -> Any:
     await caller.post("/api/jobs/batch", json=BATCH)
     cutter.cut = cut
@@ -278,6 +337,12 @@ async def once_it_waits(asked: asyncio.Task[Any], cutter: Cutter, place: Place) 
     await eventually(waits)
     cutter.may_commit.set()
     return await asked
+
+
+async def schedules_of(caller: Caller) -> Any:
+    """Those that somebody made."""
+    items = (await (await caller.get("/api/schedules")).get_json())["items"]
+    return [schedule for schedule in items if schedule["source"] != "settings"]
 
 
 async def submit_shared(number: int) -> Job:

@@ -51,8 +51,7 @@ def do(app: Quart, verb: Callable[..., Any], /, *args: Any, **options: Any) -> A
     """Calls `verb(session, …)` in a transaction, as the user of this machine, and rings."""
 
     def body() -> Any:
-        with db.session() as session:
-            return verb(session, *args, **options)
+        return db.get().run_here(verb, *args, **options)
 
     try:
         return actors.at_terminal(app, body)
