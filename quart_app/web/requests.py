@@ -49,6 +49,11 @@ class Body(QuartBody):
         self.sent.set()
         super().set_complete()
 
+    def let_go(self) -> None:
+        """Nobody reads it any more: what has come is dropped, and so is what still comes."""
+        self._must_raise = self._must_raise or BadRequest("body: it came too late")
+        self.clear()
+
 
 class Request(quart.Request):
     """A batch may be bigger than other bodies; `most_in_batch` is in bytes."""
@@ -97,6 +102,7 @@ async def hear_out(response: quart.Response) -> quart.Response:
     """Lets the client send the rest of its body: cut off, it would not see the answer."""
     body: Any = quart.request.body
     if not body.sent.is_set():
+        body.let_go()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(body.sent.wait(), _PATIENCE)
     return response

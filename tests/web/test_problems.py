@@ -189,6 +189,22 @@ async def test_a_big_body_is_413_and_not_kept(
     assert memory(served.pid) - before < 40 * MEGA
 
 
+async def test_what_a_stranger_sends_is_not_kept(http: httpx.AsyncClient, served: Served) -> None:
+    before, held = memory(served.pid), []
+
+    async def slowly() -> AsyncIterator[bytes]:
+        async for piece in in_pieces(14):
+            yield piece
+        held.append(memory(served.pid) - before)
+
+    stranger = JSON | {"Authorization": "Bearer of nothing"}
+    answers = await asyncio.gather(
+        *(http.post("/api/jobs/batch", content=slowly(), headers=stranger) for _ in range(8))
+    )
+    assert {answer.status_code for answer in answers} == {401}
+    assert max(held) < 60 * MEGA
+
+
 async def test_a_path_that_climbs_leads_nowhere(http: httpx.AsyncClient) -> None:
     for path in ("/static/../api.py", "/static/%2e%2e/api.py", "/static/..%2fapi.py"):
         assert (await http.get(path)).status_code == 404
