@@ -13,13 +13,13 @@ from quart_schema import (
 )
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, newjobs, sms, submissions, why
+from quart_app import db, jobs, newjobs, sms, submissions, why
 from quart_app.errors import Invalid
 from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
 from quart_app.web import answers, schemas, threads
 from quart_app.web.requests import BATCH_PATH
-from quart_app.web.streams import event_stream, last_seen
+from quart_app.web.streams import event_list, event_stream, last_seen
 
 blueprint = Blueprint("api", __name__)
 
@@ -114,7 +114,7 @@ async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
     if request.accept_mimetypes.best == "text/event-stream":
         await db.read(jobs.get, job_id)
         return await event_stream(job_id, last_seen(request.headers.get("Last-Event-ID"), after))
-    return {"items": await db.read(_events, job_id, after)}
+    return await event_list(job_id, after)
 
 
 @blueprint.get("/api/jobs/<job_id>/why")
@@ -143,10 +143,6 @@ def _accept_batch(body: Any) -> Sequence[str]:
 
 def _submit_many(session: Session, wanted: Sequence[NewJob]) -> Sequence[str]:
     return [job.id for job in jobs.submit_many(session, wanted)]
-
-
-def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
-    return events.since(session, jobs.get(session, job_id).id, after)
 
 
 @contextmanager
