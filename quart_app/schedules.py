@@ -126,19 +126,25 @@ def resume(session: Session, schedule_id: str) -> Schedule:
     return _recorded(session, "resume", schedule)
 
 
-def run_now(session: Session, schedule_id: str) -> Job:
-    """A job of it at once, also while it is paused; its due times stay as they are."""
+def run_now(session: Session, /, schedule_id: str, **keys: Any) -> Job:
+    """A job of it at once, also while it is paused; its due times stay as they are.
+
+    `keys` are the fields of NewJob that tell a repeated request.
+    """
     schedule = get(session, schedule_id)
-    job = submit(session, schedule)
-    _recorded(session, "run", schedule, job=job.id)
+    job = submit(session, schedule, **keys)
+    if job not in session:  # as one that was there before is
+        _recorded(session, "run", schedule, job=job.id)
     return job
 
 
-def submit(session: Session, schedule: Schedule, due_at: datetime | None = None) -> Job:
+def submit(
+    session: Session, schedule: Schedule, due_at: datetime | None = None, **keys: Any
+) -> Job:
     """The job of one due time; without one, a job by hand, of which there may be any number."""
     return jobs.submit(
         session, schedule.task, args=schedule.args, kwargs=schedule.kwargs,
-        queue=schedule.queue, eta=due_at, schedule_id=schedule.id,
+        queue=schedule.queue, eta=due_at, schedule_id=schedule.id, **keys,
     )  # fmt: skip
 
 

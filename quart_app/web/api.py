@@ -1,11 +1,10 @@
 """The HTTP API: each view parses, calls one verb and answers."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from quart import Blueprint, current_app, g, request
+from quart import Blueprint, current_app, request
 from quart_schema import (
     document_request,
     document_response,
@@ -17,7 +16,7 @@ from quart_app import db, jobs, newjobs, sms, submissions, why
 from quart_app.errors import Invalid
 from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
-from quart_app.web import answers, schemas, threads
+from quart_app.web import answers, idempotency, schemas, threads
 from quart_app.web.requests import BATCH_PATH
 from quart_app.web.streams import event_list, event_stream, last_seen
 
@@ -35,8 +34,9 @@ async def send_one() -> Any:
     wanted = given.model_dump(exclude_none=True)
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
+    asked: dict[str, Any] = {"task": sms.TASK, "kwargs": wanted}
     with _named_as_in_the_body():
-        job = await submissions.submit(NewJob(task=sms.TASK, kwargs=wanted))
+        job = await submissions.submit(NewJob(**asked, **idempotency.keys(asked)))
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 
@@ -100,7 +100,7 @@ async def retry(job_id: str) -> Any:
     changed = schemas.read(schemas.Changes, await _body_or({}))
     if changed.args is None and changed.kwargs is None:
         return job_json(await db.run(jobs.retry, job_id)), 202
-    keys = _idempotency({"retry_of": job_id, **dict(changed)})
+    keys = idempotency.keys({"retry_of": job_id, **dict(changed)})
     job = await db.run(jobs.retry_with, job_id, changed.args, changed.kwargs, keys)
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
@@ -166,22 +166,8 @@ def _unfolded(task: newjobs.Task, body: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 async def _submit(data: schemas.NewJob) -> Any:
-    job = await submissions.submit(NewJob(**dict(data), **_idempotency(dict(data))))
+    job = await submissions.submit(NewJob(**dict(data), **idempotency.keys(dict(data))))
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
-
-
-def _idempotency(asked: dict[str, Any]) -> dict[str, Any]:
-    """Digests that tell whether the same caller sends the same body again."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return {}
-    if not 0 < len(key) <= 255:
-        raise Invalid("Idempotency-Key", "expected 1 to 255 characters")
-    body = json.dumps(asked, sort_keys=True, default=str)
-    return {
-        "idempotency_key": newjobs.digest(g.user.token_id, key),
-        "idempotency_body": newjobs.digest(body),
-    }
 
 
 def _task_json(task: Any) -> dict[str, Any]:

@@ -91,6 +91,16 @@ async def test_the_same_idempotency_key_gives_the_same_job(client: Any) -> None:
     assert other.status_code == 409
 
 
+async def test_the_study_guides_route_with_the_same_idempotency_key_gives_the_same_job(
+    client: Any,
+) -> None:
+    headers, body = {"Idempotency-Key": "once"}, {"to": "+12015550123", "text": "one"}
+    ids = {await (await client.post("/task", json=body, headers=headers)).data for _ in range(2)}
+    assert len(ids) == await count(client) == 1
+    other = await client.post("/task", json=body | {"text": "two"}, headers=headers)
+    assert other.status_code == 409
+
+
 async def test_the_same_unique_key_gives_the_live_job(client: Any) -> None:
     first = await submit(client, unique_key="k", delay=60)
     second = await submit(client, unique_key="k")
