@@ -176,5 +176,5 @@ def _task_json(task: Any) -> dict[str, Any]:
         "doc": (task.__doc__ or "").strip(),
         "queue": task.destination,
         "max_attempts": task.max_attempts,
-        "parameters": task.parameters.model_json_schema(by_alias=True),
+        "parameters": task.schema,
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from quart import Quart
 
 from quart_app.models import Role
@@ -134,6 +135,14 @@ async def test_tasks_are_listed_with_their_parameters(client: Any) -> None:
     assert add["doc"] == "Adds two numbers."
     assert add["queue"] == "celery"
     assert add["parameters"]["required"] == ["left"]
+
+
+async def test_the_schema_of_each_task_is_made_once(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await (await client.get("/api/tasks")).get_json()
+    monkeypatch.delattr(BaseModel, "model_json_schema")
+    assert await (await client.get("/api/tasks")).get_json() == first
 
 
 async def test_a_task_is_listed_with_the_queue_that_celerys_routes_give_it(clean: Place) -> None:
