@@ -18,6 +18,7 @@ from quart_app.events import TERMINAL
 from quart_app.figures import EndedJob, Harvest
 from quart_app.publisher import Publisher
 from quart_app.web import gauges
+from quart_app.web.queue_labels import QueueLabels
 
 _LOOK_EVERY = 0.25
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400)
@@ -53,6 +54,7 @@ class Metrics:
     def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database, self._publisher = database, publisher
         self._harvest = Harvest()
+        self._labels = QueueLabels()
         self._standing: Sequence[Metric] = ()
         self._registry = registry = CollectorRegistry()
         registry.register(self)
@@ -90,6 +92,7 @@ class Metrics:
             self._ran.labels(pid, task)
             for state in TERMINAL:
                 self._ended.labels(pid, task, state.value)
+        self._labels.know(queues)
         for queue in queues:
             self._waited.labels(pid, queue)
 
@@ -111,10 +114,11 @@ class Metrics:
     def _scrape(self, accept: str, sockets: int) -> tuple[bytes, str]:
         with self._database.session(reading=True) as session:
             now, ended = figures.now(session), self._harvest.take(session)
+        self._labels.know(now.listeners)
         for job in ended:
             self._count(job)
         self._standing = [
-            *gauges.of_tables(now, self._publisher.most_doorbells),
+            *gauges.of_tables(now, self._publisher.most_doorbells, self._labels),
             *gauges.of_process(self._publisher.failures, sockets),
         ]
         encode, content_type = choose_encoder(accept)
@@ -126,5 +130,5 @@ class Metrics:
         # One that was cancelled while it waited may have had no attempt, or an earlier one.
         if job.started_at and job.started_at >= job.available_at:
             waited, ran = job.started_at - job.available_at, job.finished_at - job.started_at
-            self._waited.labels(pid, job.queue).observe(waited.total_seconds())
+            self._waited.labels(pid, self._labels.of(job.queue)).observe(waited.total_seconds())
             self._ran.labels(pid, job.task).observe(ran.total_seconds())
