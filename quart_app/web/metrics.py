@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from quart import Quart
 
-from quart_app import figures
+from quart_app import figures, newjobs
 from quart_app.db import Database
 from quart_app.events import TERMINAL
 from quart_app.figures import EndedJob, Harvest
@@ -38,8 +38,7 @@ def init_app(app: Quart) -> None:
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
-        registered = app.extensions["celery"].tasks.values()
-        tasks = [task.name for task in registered if hasattr(task, "check")]
+        tasks = newjobs.tasks_of(app.extensions["celery"])
         metrics.begin(tasks, app.config["CELERY_TASK_QUEUES"])
         watching = asyncio.create_task(metrics.watch_the_loop())
         yield
