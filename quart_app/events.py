@@ -13,6 +13,8 @@ from quart_app.models import Event, Job, JobState
 
 #: A JSON object: job, seq, at, type and what its type carries.
 Frame = dict[str, Any]
+#: Events that are read at once: a line of a log may have 8 KB.
+PAGE = 100
 
 _INSERT = insert(cast("Table", Event.__table__))
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})

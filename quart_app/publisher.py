@@ -97,7 +97,6 @@ class Publisher:
         self._full_until: dict[str, float] = {}
         self._busy = False
         self._warnings = Seldom(10.0)
-        self._silent_until = 0.0
         self.forget_connections()
 
     def has_room(self, queue: str) -> bool:
@@ -130,8 +129,13 @@ class Publisher:
             return None
         return [ring for ring, _ in cast]
 
-    def announce(self, frames: Sequence[Frame]) -> bool:
-        """Sends the frames to whoever follows their jobs; False when Redis did not take them."""
+    @property
+    def is_heard(self) -> bool:
+        """False for a while after Redis took no frames: the rows carry on alone."""
+        return time.monotonic() >= self._silent_until
+
+    def announce(self, frames: Sequence[Frame]) -> None:
+        """Sends the frames to whoever follows their jobs, if Redis takes them."""
         try:
             pipe = self.live.pipeline(transaction=False)
             for frame in frames:
@@ -141,10 +145,9 @@ class Publisher:
                     pipe.publish(FEED, _brief(frame) if "result" in frame else text)
             pipe.execute()
         except Exception as error:
+            self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
             self.failures["frames"] += len(frames)
             self._warn(f"{len(frames)} frames", error)
-            return False
-        return True
 
     def waiting(self, queues: Sequence[str]) -> dict[str, Waiting]:
         """What waits per queue; raises whatever the broker's library raises when it is away."""
@@ -171,6 +174,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._pending: deque[Ring | Frame] = deque()
         self._busy = False
+        self._silent_until = 0.0
 
     def close(self) -> None:
         """Sends what is pending, or finds that it cannot; two deadlines at most."""
@@ -188,8 +192,8 @@ class Publisher:
             rings = [item for item in batch if isinstance(item, Ring) and self.has_room(item.queue)]
             frames = [item for item in batch if not isinstance(item, Ring)]
             rung = self.push(rings)
-            if frames and time.monotonic() >= self._silent_until and not self.announce(frames):
-                self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
+            if frames and self.is_heard:
+                self.announce(frames)
             if rung is None:
                 self._leave_to_the_relay()
             elif rung:

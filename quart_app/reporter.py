@@ -28,7 +28,6 @@ _APART = 0.02  # those of one job: a body that counts in a loop is no flood
 _WRITE_PAUSE = 0.02
 _PROGRESS_EVERY = 1.0
 _HEAR_EVERY = 5.0  # that it is to stop, which a long lease must not put off
-_ANNOUNCE_AGAIN = 5.0
 _COURTESY = 5.0  # for a cancelled body to look and to stop by itself
 _MOST_LINES = 10_000
 _LONGEST_LINE = 8_192
@@ -160,7 +159,6 @@ class Reporter:
         self.has_news, self.has_lines = threading.Event(), threading.Event()
         self._runs: dict[tuple[str, int], Run] = {}
         self._threads: dict[str, threading.Thread] = {}
-        self._silent_until = 0.0
 
     def start(self, job: Job) -> Run:
         run = Run(job, self)
@@ -196,7 +194,7 @@ class Reporter:
             self.has_news.wait(patience)
             self.has_news.clear()
             runs = self._running
-            if time.monotonic() >= self._silent_until:
+            if self.publisher.is_heard:
                 self._announce_news(runs)
             patience = _APART if any(run.is_unannounced for run in runs) else None
             time.sleep(_PAUSE)
@@ -204,9 +202,8 @@ class Reporter:
     def _announce_news(self, runs: list[Run]) -> None:
         news = [(run.job_id, newest) for run in runs if (newest := run.unannounced())]
         frames = [progress_frame(job_id, newest) for job_id, newest in news]
-        if frames and not self.publisher.announce(frames):
-            # The rows carry on alone: a Redis that is away is not asked for every frame.
-            self._silent_until = time.monotonic() + _ANNOUNCE_AGAIN
+        if frames:
+            self.publisher.announce(frames)
 
     def _keep(self) -> None:
         keep_every = min(self.lease / 3, _HEAR_EVERY)

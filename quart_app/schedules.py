@@ -38,16 +38,11 @@ def create(session: Session, /, name: str, task: str, **options: Any) -> Schedul
     return _recorded(session, "create", made)
 
 
-def get(session: Session, schedule_id: str, *, to_change: bool = False) -> Schedule:
-    """Raises NotFound; `to_change` holds the row until the commit, against beats and others.
-
-    Only who may use its task may change it: else Denied.
-    """
-    found = db.by_id(session, Schedule, schedule_id, held=to_change)
+def get(session: Session, schedule_id: str, *, held: bool = False) -> Schedule:
+    """Raises NotFound; the row may be `held` until the commit, against beats and others."""
+    found = db.by_id(session, Schedule, schedule_id, held=held)
     if found is None:
         raise NotFound(f"There is no schedule {schedule_id}.")
-    if to_change:
-        actors.check(found.task)
     return found
 
 
@@ -81,10 +76,9 @@ def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
     return sorted(found, key=lambda job: job.id, reverse=True)[:count]
 
 
-def changeable(session: Session, schedule_id: str, *, to_change: bool = False) -> Schedule:
+def changeable(session: Session, schedule_id: str, *, held: bool = False) -> Schedule:
     """As `get`; raises Denied, NotFound, and Conflict for one from settings."""
-    schedule = get(session, schedule_id, to_change=to_change)
-    actors.check(schedule.task)
+    schedule = _allowed(session, schedule_id, held=held)
     if schedule.source == "settings":
         raise Conflict(
             f"The schedule {schedule.name!r} comes from CELERY_BEAT_SCHEDULE: change it there."
@@ -97,7 +91,7 @@ def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
 
     Raises Denied, NotFound, Invalid or Conflict, which is for those from settings too.
     """
-    schedule = changeable(session, schedule_id, to_change=True)
+    schedule = changeable(session, schedule_id, held=True)
     at = db.clock(session)
     known = {field.name: getattr(schedule, field.name) for field in fields(NewSchedule)}
     differing = sorted(name for name, value in changes.items() if value != known[name])
@@ -112,41 +106,54 @@ def change(session: Session, /, schedule_id: str, **changes: Any) -> Schedule:
 
 def pause(session: Session, schedule_id: str) -> Schedule:
     """From now on it is never due; as often as you like."""
-    schedule = get(session, schedule_id, to_change=True)
+    schedule = _allowed(session, schedule_id, held=True)
     schedule.paused, schedule.next_at = True, None
     return _recorded(session, "pause", schedule)
 
 
 def resume(session: Session, schedule_id: str) -> Schedule:
     """Due again from now on: what passed meanwhile is not made up for."""
-    schedule = get(session, schedule_id, to_change=True)
+    schedule = _allowed(session, schedule_id, held=True)
     if schedule.paused:
         at = db.clock(session)
         schedule.paused, schedule.next_at = False, duetimes.next_after(schedule, at)
     return _recorded(session, "resume", schedule)
 
 
-def run_now(session: Session, schedule_id: str) -> Job:
-    """A job of it at once, also while it is paused; its due times stay as they are."""
+def run_now(session: Session, /, schedule_id: str, **keys: Any) -> Job:
+    """A job of it at once, also while it is paused; its due times stay as they are.
+
+    `keys` are the fields of NewJob that tell a repeated request.
+    """
     schedule = get(session, schedule_id)
-    job = submit(session, schedule)
-    _recorded(session, "run", schedule, job=job.id)
+    job = submit(session, schedule, **keys)
+    if job not in session:  # as one that was there before is
+        _recorded(session, "run", schedule, job=job.id)
     return job
 
 
-def submit(session: Session, schedule: Schedule, due_at: datetime | None = None) -> Job:
+def submit(
+    session: Session, schedule: Schedule, due_at: datetime | None = None, **keys: Any
+) -> Job:
     """The job of one due time; without one, a job by hand, of which there may be any number."""
     return jobs.submit(
         session, schedule.task, args=schedule.args, kwargs=schedule.kwargs,
-        queue=schedule.queue, eta=due_at, schedule_id=schedule.id,
+        queue=schedule.queue, eta=due_at, schedule_id=schedule.id, **keys,
     )  # fmt: skip
 
 
 def delete(session: Session, schedule_id: str) -> None:
     """Its jobs stay. Raises NotFound, and Conflict for one from settings."""
-    schedule = changeable(session, schedule_id, to_change=True)
+    schedule = changeable(session, schedule_id, held=True)
     _recorded(session, "delete", schedule, **_rule(schedule))
     session.delete(schedule)
+
+
+def _allowed(session: Session, schedule_id: str, *, held: bool) -> Schedule:
+    """As `get`; raises Denied for who may not use its task."""
+    schedule = get(session, schedule_id, held=held)
+    actors.check(schedule.task)
+    return schedule
 
 
 def _rule(schedule: Schedule) -> dict[str, Any]:

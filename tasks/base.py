@@ -172,6 +172,11 @@ class JobTask(AppContextTask):
         return model_of(self.name, self.run)
 
     @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of its parameters; those of many tasks take long to make."""
+        return self.parameters.model_json_schema(by_alias=True)
+
+    @cached_property
     def wrapped(self) -> tuple[str, type[BaseModel]] | None:
         """Its one parameter, where that is a model: a caller may send what is in it alone."""
         return only_model(self.parameters)

@@ -3,6 +3,7 @@
 import math
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -429,3 +430,10 @@ def test_what_is_wrong_with_one_of_many_is_told_with_its_place(book: Book) -> No
     ):
         with pytest.raises(Problem, match=said):
             book(jobs.submit_many, [new(), wrong])
+
+
+def test_what_another_client_sent_becomes_one_job_however_often_it_comes(book: Book) -> None:
+    job_id = str(uuid.uuid4())
+    adopt = partial(book, jobs.adopt, job_id, NewJob(task=ADD, args=[1]))
+    assert Counter([*at_once([adopt] * 3), adopt()]) == {True: 1, False: 3}
+    assert [event["seq"] for event in book.events(job_id)] == [1]

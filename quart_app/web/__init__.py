@@ -57,7 +57,7 @@ def init_app(app: Quart) -> None:
 
 
 def _cookies(hosts: list[str]) -> dict[str, Any]:
-    """Strict cookies; over plain HTTP only where nothing but loopback is served."""
+    """No script and no other site's form gets at them; plain HTTP is for loopback alone."""
     return {
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",

@@ -1,11 +1,10 @@
 """The HTTP API: each view parses, calls one verb and answers."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from quart import Blueprint, current_app, g, request
+from quart import Blueprint, current_app, request
 from quart_schema import (
     document_request,
     document_response,
@@ -13,13 +12,13 @@ from quart_schema import (
 )
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, newjobs, sms, submissions, why
+from quart_app import db, jobs, newjobs, sms, submissions, why
 from quart_app.errors import Invalid
 from quart_app.jobjson import job_json
 from quart_app.newjobs import NewJob
-from quart_app.web import answers, schemas, threads
+from quart_app.web import answers, idempotency, schemas, threads
 from quart_app.web.requests import BATCH_PATH
-from quart_app.web.streams import event_stream, last_seen
+from quart_app.web.streams import event_list, event_stream, last_seen
 
 blueprint = Blueprint("api", __name__)
 
@@ -35,8 +34,9 @@ async def send_one() -> Any:
     wanted = given.model_dump(exclude_none=True)
     if not wanted and current_app.config["SMS_PROVIDER"] == "console":
         wanted = _NOBODY
+    asked: dict[str, Any] = {"task": sms.TASK, "kwargs": wanted}
     with _named_as_in_the_body():
-        job = await submissions.submit(NewJob(task=sms.TASK, kwargs=wanted))
+        job = await submissions.submit(NewJob(**asked, **idempotency.keys(asked)))
     return job.id, 202, {"Location": f"/api/jobs/{job.id}", "Content-Type": "text/plain"}
 
 
@@ -100,7 +100,7 @@ async def retry(job_id: str) -> Any:
     changed = schemas.read(schemas.Changes, await _body_or({}))
     if changed.args is None and changed.kwargs is None:
         return job_json(await db.run(jobs.retry, job_id)), 202
-    keys = _idempotency({"retry_of": job_id, **dict(changed)})
+    keys = idempotency.keys({"retry_of": job_id, **dict(changed)})
     job = await db.run(jobs.retry_with, job_id, changed.args, changed.kwargs, keys)
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
@@ -114,7 +114,7 @@ async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
     if request.accept_mimetypes.best == "text/event-stream":
         await db.read(jobs.get, job_id)
         return await event_stream(job_id, last_seen(request.headers.get("Last-Event-ID"), after))
-    return {"items": await db.read(_events, job_id, after)}
+    return await event_list(job_id, after)
 
 
 @blueprint.get("/api/jobs/<job_id>/why")
@@ -145,10 +145,6 @@ def _submit_many(session: Session, wanted: Sequence[NewJob]) -> Sequence[str]:
     return [job.id for job in jobs.submit_many(session, wanted)]
 
 
-def _events(session: Session, job_id: str, after: int) -> list[events.Frame]:
-    return events.since(session, jobs.get(session, job_id).id, after)
-
-
 @contextmanager
 def _named_as_in_the_body(within: str = "") -> Iterator[None]:
     """For a body that is the keyword arguments, or what is `within` one of them."""
@@ -170,22 +166,8 @@ def _unfolded(task: newjobs.Task, body: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 async def _submit(data: schemas.NewJob) -> Any:
-    job = await submissions.submit(NewJob(**dict(data), **_idempotency(dict(data))))
+    job = await submissions.submit(NewJob(**dict(data), **idempotency.keys(dict(data))))
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
-
-
-def _idempotency(asked: dict[str, Any]) -> dict[str, Any]:
-    """Digests that tell whether the same caller sends the same body again."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return {}
-    if not 0 < len(key) <= 255:
-        raise Invalid("Idempotency-Key", "expected 1 to 255 characters")
-    body = json.dumps(asked, sort_keys=True, default=str)
-    return {
-        "idempotency_key": newjobs.digest(g.user.token_id, key),
-        "idempotency_body": newjobs.digest(body),
-    }
 
 
 def _task_json(task: Any) -> dict[str, Any]:
@@ -194,5 +176,5 @@ def _task_json(task: Any) -> dict[str, Any]:
         "doc": (task.__doc__ or "").strip(),
         "queue": task.destination,
         "max_attempts": task.max_attempts,
-        "parameters": task.parameters.model_json_schema(by_alias=True),
+        "parameters": task.schema,
     }

@@ -13,7 +13,6 @@ from quart_app.events import Frame
 Read = Callable[..., Awaitable[Any]]
 
 TOO_MANY = 1013
-_BATCH = 100  # of rows: what a reader that has stopped reading makes us hold
 #: Seconds after which a row knows at least what was announced: no announcement is trusted longer.
 _TRUSTED = 3.0
 _PROGRESS = ("current", "total", "message")
@@ -45,7 +44,7 @@ class Follower:
         if frame["type"] == "progress":
             self._progress = {name: frame[name] for name in _PROGRESS}
             self._heard_at = asyncio.get_running_loop().time()
-        elif events.is_last(frame) or len(self._fresh) >= _BATCH:
+        elif events.is_last(frame) or len(self._fresh) >= events.PAGE:
             self.is_stale, self._fresh = True, []
         elif frame["seq"] > self.cursor:
             self._fresh.append(frame)
@@ -70,7 +69,7 @@ class Follower:
         batch, progress, ended = await self._read(_news, self.job_id, self.cursor)
         if batch:
             self.cursor = batch[-1]["seq"]
-        if len(batch) == _BATCH:
+        if len(batch) == events.PAGE:
             self.is_stale = True
         elif ended:
             # The row holds the very last progress; it goes before the terminal frame, and whoever
@@ -115,7 +114,7 @@ def _news(
     # What was written since the job was read is for the next look: its end may be among it.
     known = [
         frame
-        for frame in events.since(session, job_id, after, _BATCH)
+        for frame in events.since(session, job_id, after, events.PAGE)
         if frame["seq"] <= job.last_seq
     ]
     return known, job.progress, job.state in events.TERMINAL

@@ -1,6 +1,7 @@
 """How things stand at one moment, as families of samples."""
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import (
@@ -14,17 +15,18 @@ from quart_app import __version__
 from quart_app.figures import Figures
 from quart_app.models import JobState
 from quart_app.queues import Line
+from quart_app.web.queue_labels import QueueLabels
 
 _SAME = " Every web process tells the same: do not add them up."
 
 
-def of_tables(now: Figures, most_doorbells: int) -> Iterator[Metric]:
+def of_tables(now: Figures, most_doorbells: int, labels: QueueLabels) -> Iterator[Metric]:
     """What the tables say."""
     jobs = _gauge("jobs", "Jobs that have not ended, by task and state.", "task", "state")
     for (task, state), count in now.jobs.items():
         jobs.add_metric([task, state.value], count)
     yield jobs
-    yield from _of_queues(now)
+    yield from _of_queues(now, labels)
     lag = "Seconds by which the relay is late with what is due and the broker has room for."
     yield _gauge("relay_lag_seconds", lag, value=now.relay_lag(most_doorbells))
     online = _gauge("nodes_online", "Workers and beats that were heard of lately.", "kind")
@@ -45,20 +47,26 @@ def of_tables(now: Figures, most_doorbells: int) -> Iterator[Metric]:
     yield _gauge("schedules_late", late, value=now.schedules_late)
 
 
-def _of_queues(now: Figures) -> Iterator[Metric]:
+def _of_queues(now: Figures, labels: QueueLabels) -> Iterator[Metric]:
+    jobs, workers = Counter[tuple[str, JobState]](), Counter[str]()
+    seconds: dict[str, float] = defaultdict(float)
+    for queue in sorted(now.lines.keys() | now.listeners.keys()):
+        label, lines = labels.of(queue), now.lines.get(queue, {})
+        jobs.update({(label, state): line.count for state, line in lines.items()})
+        waiting = lines.get(JobState.QUEUED, Line())
+        seconds[label] = max(seconds[label], now.seconds_since(waiting.since))
+        workers[label] += now.listeners.get(queue, 0)
     held = _gauge("queue_jobs", "Jobs that have not ended, by queue and state.", "queue", "state")
     oldest = _gauge(
         "queue_oldest_seconds", "For how long the oldest queued job could have run.", "queue"
     )
-    workers = _gauge("queue_workers", "Workers online that listen to the queue.", "queue")
-    for queue in sorted(now.lines.keys() | now.listeners.keys()):
-        lines = now.lines.get(queue, {})
-        for state, line in lines.items():
-            held.add_metric([queue, state.value], line.count)
-        waiting = lines.get(JobState.QUEUED, Line())
-        oldest.add_metric([queue], now.seconds_since(waiting.since))
-        workers.add_metric([queue], now.listeners.get(queue, 0))
-    yield from (held, oldest, workers)
+    online = _gauge("queue_workers", "Workers online that listen to the queue.", "queue")
+    for (label, state), count in jobs.items():
+        held.add_metric([label, state.value], count)
+    for label, age in seconds.items():
+        oldest.add_metric([label], age)
+        online.add_metric([label], workers[label])
+    yield from (held, oldest, online)
 
 
 def of_process(failures: Mapping[str, int], sockets: int) -> Iterator[Metric]:

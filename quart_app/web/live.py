@@ -181,7 +181,11 @@ class Hub:
 
     async def _make_sure(self) -> None:
         unsure, self._unsure = self._unsure, set()
-        await self._look_at(unsure & self._followers.keys())
+        try:
+            await self._look_at(unsure & self._followers.keys())
+        except Exception:
+            self._unsure |= unsure
+            raise
 
     async def _look_at(self, job_ids: Iterable[str]) -> None:
         """Has those look who have not seen all that the rows say."""

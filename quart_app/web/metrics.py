@@ -12,12 +12,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from quart import Quart
 
-from quart_app import figures
+from quart_app import figures, newjobs
 from quart_app.db import Database
 from quart_app.events import TERMINAL
 from quart_app.figures import EndedJob, Harvest
 from quart_app.publisher import Publisher
 from quart_app.web import gauges
+from quart_app.web.queue_labels import QueueLabels
 
 _LOOK_EVERY = 0.25
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400)
@@ -37,8 +38,7 @@ def init_app(app: Quart) -> None:
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
-        registered = app.extensions["celery"].tasks.values()
-        tasks = [task.name for task in registered if hasattr(task, "check")]
+        tasks = newjobs.tasks_of(app.extensions["celery"])
         metrics.begin(tasks, app.config["CELERY_TASK_QUEUES"])
         watching = asyncio.create_task(metrics.watch_the_loop())
         yield
@@ -53,6 +53,7 @@ class Metrics:
     def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database, self._publisher = database, publisher
         self._harvest = Harvest()
+        self._labels = QueueLabels()
         self._standing: Sequence[Metric] = ()
         self._registry = registry = CollectorRegistry()
         registry.register(self)
@@ -90,6 +91,7 @@ class Metrics:
             self._ran.labels(pid, task)
             for state in TERMINAL:
                 self._ended.labels(pid, task, state.value)
+        self._labels.know(queues)
         for queue in queues:
             self._waited.labels(pid, queue)
 
@@ -111,10 +113,11 @@ class Metrics:
     def _scrape(self, accept: str, sockets: int) -> tuple[bytes, str]:
         with self._database.session(reading=True) as session:
             now, ended = figures.now(session), self._harvest.take(session)
+        self._labels.know(now.listeners)
         for job in ended:
             self._count(job)
         self._standing = [
-            *gauges.of_tables(now, self._publisher.most_doorbells),
+            *gauges.of_tables(now, self._publisher.most_doorbells, self._labels),
             *gauges.of_process(self._publisher.failures, sockets),
         ]
         encode, content_type = choose_encoder(accept)
@@ -126,5 +129,5 @@ class Metrics:
         # One that was cancelled while it waited may have had no attempt, or an earlier one.
         if job.started_at and job.started_at >= job.available_at:
             waited, ran = job.started_at - job.available_at, job.finished_at - job.started_at
-            self._waited.labels(pid, job.queue).observe(waited.total_seconds())
+            self._waited.labels(pid, self._labels.of(job.queue)).observe(waited.total_seconds())
             self._ran.labels(pid, job.task).observe(ran.total_seconds())

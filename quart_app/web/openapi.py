@@ -17,7 +17,7 @@ _NOT_FOR_PROGRAMS = ("pages.", "swagger.", "api.submit_by_name")
 _SCHEMAS = "#/components/schemas/"
 #: Those whose body may be left out.
 _MAY_BE_EMPTY = ("api.send_one", "api.retry")
-_KEYED = ("api.submit", "api.retry", "api.submit_by_name")
+_KEYED = ("api.send_one", "api.submit", "api.retry", "schedules.run")
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -16,11 +16,11 @@ from quart import (
 from quart_schema import validate_querystring
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs, queues, tokens, why, workers
+from quart_app import db, events, jobs, tokens, why, workers
 from quart_app.errors import Conflict
 from quart_app.jobjson import job_json
 from quart_app.models import Job, JobState, Role, Schedule
-from quart_app.web import audit, auth, lists, schedule_pages, schemas, sms_pages, threads
+from quart_app.web import audit, auth, lists, ops, schedule_pages, schemas, sms_pages, threads
 
 blueprint = Blueprint("pages", __name__)
 blueprint.register_blueprint(schedule_pages.blueprint)
@@ -99,8 +99,7 @@ async def retry(job_id: str) -> Any:
 
 @blueprint.get("/queues")
 async def list_queues() -> Any:
-    shown = [schemas.queue_json(queue) for queue in await db.read(queues.everyone)]
-    return await threads.render("queues/index.html", queues=shown)
+    return await threads.render("queues/index.html", queues=await threads.read(ops.queues_json))
 
 
 @blueprint.get("/workers")

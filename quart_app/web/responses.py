@@ -19,7 +19,7 @@ _PUBLIC = ("ops.healthz", "ops.readyz")
 _MAKES_JOBS = ("api.send_one", "api.submit", "api.submit_by_name", "api.retry", "schedules.run")
 #: Beside what can go wrong with every operation of its kind.
 _ALSO: Mapping[str, tuple[int, ...]] = {
-    "api.send_one": (429,),
+    "api.send_one": (409, 429),
     "api.submit": (404, 409, 429),
     "api.submit_by_name": (409, 429),
     "api.submit_batch": (404, 429),
@@ -30,7 +30,7 @@ _ALSO: Mapping[str, tuple[int, ...]] = {
     "schedules.create": (404, 409),
     "schedules.change": (409,),
     "schedules.delete": (409,),
-    "schedules.run": (429,),
+    "schedules.run": (409, 429),
 }
 _JOB = {"application/json": {"schema": {"$ref": "#/components/schemas/Job"}}}
 _TEXT = {"schema": {"type": "string"}}

@@ -9,7 +9,7 @@ from quart_schema import document_response, validate_querystring, validate_reque
 from quart_app import db, schedules
 from quart_app.jobjson import job_json
 from quart_app.models import Role
-from quart_app.web import answers, auth, schedule_schemas, threads
+from quart_app.web import answers, auth, idempotency, schedule_schemas, threads
 from quart_app.web.schedule_schemas import schedule_json
 
 blueprint = Blueprint("schedules", __name__, url_prefix="/api/schedules")
@@ -60,7 +60,8 @@ async def delete(schedule_id: str) -> Any:
 @document_response(answers.Job, 202)
 async def run(schedule_id: str) -> Any:
     """Accepts a job of it now, also while it is paused."""
-    job = await db.run(schedules.run_now, schedule_id)
+    keys = idempotency.keys({"schedule": schedule_id})
+    job = await db.run(schedules.run_now, schedule_id, **keys)
     return job_json(job), 202, {"Location": f"/api/jobs/{job.id}"}
 
 

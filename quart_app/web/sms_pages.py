@@ -17,7 +17,7 @@ from quart_app.web import auth, problems
 blueprint = Blueprint("sms", __name__, url_prefix="/sms")
 
 _FIELDS = ("to", "text", "send_at", "nonce")
-#: Of them, as many as one page has room for.
+#: Messages that wait, as many as one page shows.
 _MOST_WAITING = 100
 #: How late a time may be, as the form's own is cut off at the minute.
 _LATE = timedelta(minutes=1)

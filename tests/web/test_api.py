@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from quart import Quart
 
 from quart_app.models import Role
@@ -91,6 +92,16 @@ async def test_the_same_idempotency_key_gives_the_same_job(client: Any) -> None:
     assert other.status_code == 409
 
 
+async def test_the_study_guides_route_with_the_same_idempotency_key_gives_the_same_job(
+    client: Any,
+) -> None:
+    headers, body = {"Idempotency-Key": "once"}, {"to": "+12015550123", "text": "one"}
+    ids = {await (await client.post("/task", json=body, headers=headers)).data for _ in range(2)}
+    assert len(ids) == await count(client) == 1
+    other = await client.post("/task", json=body | {"text": "two"}, headers=headers)
+    assert other.status_code == 409
+
+
 async def test_the_same_unique_key_gives_the_live_job(client: Any) -> None:
     first = await submit(client, unique_key="k", delay=60)
     second = await submit(client, unique_key="k")
@@ -124,6 +135,14 @@ async def test_tasks_are_listed_with_their_parameters(client: Any) -> None:
     assert add["doc"] == "Adds two numbers."
     assert add["queue"] == "celery"
     assert add["parameters"]["required"] == ["left"]
+
+
+async def test_the_schema_of_each_task_is_made_once(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await (await client.get("/api/tasks")).get_json()
+    monkeypatch.delattr(BaseModel, "model_json_schema")
+    assert await (await client.get("/api/tasks")).get_json() == first
 
 
 async def test_a_task_is_listed_with_the_queue_that_celerys_routes_give_it(clean: Place) -> None:

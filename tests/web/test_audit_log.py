@@ -68,6 +68,15 @@ async def test_each_change_of_a_schedule_is_told(admin: Any) -> None:
     assert told[4]["detail"]["fields"] == ["interval", "missed"]
 
 
+async def test_a_run_that_is_asked_for_twice_is_told_once(admin: Any) -> None:
+    wanted = {"name": "mine", "task": ADD, "args": [1], "interval": 3600}
+    made = await (await admin.post("/api/schedules", json=wanted)).get_json()
+    for _ in range(2):
+        headers = {"Idempotency-Key": "once"}
+        await admin.post(f"/api/schedules/{made['id']}/run", headers=headers)
+    assert len(await log(admin, action="schedule.run")) == 1
+
+
 async def test_what_is_refused_or_only_read_or_submitted_is_not_told(
     admin: Any, still: Ledger
 ) -> None:

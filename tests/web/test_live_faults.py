@@ -5,17 +5,22 @@ import json
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quart import Quart
+from sqlalchemy import text
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+from werkzeug.datastructures import Headers
 
 from quart_app import jobs
+from quart_app.db import Database
 from quart_app.newjobs import NewJob
+from quart_app.web import live
 from tests import real
 from tests.conftest import Place
 from tests.real import OwnRedis, eventually
@@ -115,6 +120,49 @@ async def test_the_feed_goes_on_by_rows_while_redis_is_away(
         assert (await next_about(running, socket))["state"] == "succeeded"
         with redis.running():
             await eventually(lambda: hears_of_a_new_job(socket, apart))
+
+
+@pytest.fixture
+def joining(clean: Place, redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> Quart:
+    """Looks at the rows of a job only when it has joined its channel."""
+    monkeypatch.setattr(live, "_LOOK_EVERY", 1_000.0)
+    return replace(clean, redis_url=redis.url).app()
+
+
+async def test_what_nobody_announced_is_told_although_the_database_was_away_at_first(
+    joining: Quart, secret: str, apart: Hand, redis: OwnRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def has_failed() -> bool:
+        return "Those who follow jobs have to wait" in caplog.text
+
+    job_id = await apart.start()
+    path = f"/api/jobs/{job_id}/events?after=1"
+    headers = Headers({"Authorization": f"Bearer {secret}", "Accept": "text/event-stream"})
+    following = joining.test_client().request(path, headers=headers)
+    async with joining.test_app(), following as stream, AsyncExitStack() as stack:
+        await stream.send_complete()
+        assert b"running" in await stream.receive()
+        await apart.say(job_id, "not announced")
+        with without_jobs(joining.extensions["db"]):
+            stack.enter_context(redis.running())
+            await eventually(has_failed)
+        assert b"not announced" in await stream.receive()
+        await stream.disconnect()
+
+
+@contextmanager
+def without_jobs(database: Database) -> Iterator[None]:
+    """While there is no table of jobs."""
+    rename(database, "jobs", "jobs_away")
+    try:
+        yield
+    finally:
+        rename(database, "jobs_away", "jobs")
+
+
+def rename(database: Database, table: str, name: str) -> None:
+    with database.session() as session:
+        session.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
 
 
 async def hears_of_a_new_job(socket: ClientConnection, hand: Hand) -> bool:

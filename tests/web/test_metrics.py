@@ -63,6 +63,22 @@ async def test_each_job_that_ended_is_counted_once(client: Any, hand: Hand) -> N
     assert (await scrape(client)).value("jobs_ended_total") == 2
 
 
+async def test_of_any_number_of_queues_a_hundred_are_told_apart(client: Any, hand: Hand) -> None:
+    jobs = [{"task": ADD, "args": [1], "queue": f"made.up.{number}"} for number in range(150)]
+    assert (await client.post("/api/jobs/batch", json={"jobs": jobs})).status_code == 202
+    await scrape(client)
+    await hand.whole_job()
+    await submit(client)
+    seen = await scrape(client)
+    labels = {one.labels["queue"] for one in seen.samples if "queue" in one.labels}
+    assert len(labels - {"celery", "(others)"}) == 100
+    assert seen.value("queue_jobs") == 151
+    assert seen.value("queue_jobs", queue="celery") == 1
+    assert seen.value("queue_jobs", queue="(others)") == 50
+    assert seen.value("queue_oldest_seconds", queue="(others)") > 0
+    assert seen.value("job_waiting_seconds_count", queue="(others)") == 1
+
+
 async def test_what_is_known_begins_at_zero(client: Any) -> None:
     names = {one.name for one in (await scrape(client)).samples if one.labels.get("task") == ADD}
     assert "quartermaster_jobs_ended_total" in names

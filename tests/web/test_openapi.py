@@ -53,6 +53,17 @@ async def test_what_needs_a_token_says_so_and_what_changes_needs_a_role(
         assert ("415" in statuses) == ("requestBody" in operation), path
 
 
+async def test_what_makes_one_job_takes_an_idempotency_key(whole: dict[str, Any]) -> None:
+    keyed = {
+        path
+        for path, _, operation in operations(whole)
+        if any(each["name"] == "Idempotency-Key" for each in operation["parameters"])
+    }
+    run = "/api/schedules/{schedule_id}/run"
+    ours = {"/task", "/api/jobs", "/api/jobs/{job_id}/retry", run}
+    assert keyed == ours | {path for path in whole["paths"] if path.startswith(TASKS)}
+
+
 async def test_what_is_not_json_says_so(whole: dict[str, Any]) -> None:
     def types(path: str, method: str, status: str) -> set[str]:
         return set(whole["paths"][path][method]["responses"][status]["content"])

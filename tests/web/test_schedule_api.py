@@ -93,6 +93,15 @@ async def test_a_run_answers_with_its_job(admin: Any, client: Any) -> None:
     assert (await ask(client, "post", f"{ALL}/{made['id']}/run", 202))["id"] != job["id"]
 
 
+async def test_a_run_with_the_same_idempotency_key_is_the_same_job(admin: Any, client: Any) -> None:
+    path, other = [f"{ALL}/{(await make(admin, name=name))['id']}/run" for name in ("one", "two")]
+    headers = {"Idempotency-Key": "once"}
+    jobs = [await ask(client, "post", path, 202, headers=headers) for _ in range(2)]
+    assert jobs[0]["id"] == jobs[1]["id"]
+    await problem(await client.post(other, headers=headers), 409)
+    assert await count(client) == 1
+
+
 async def test_a_deleted_schedule_is_gone_and_its_name_free(admin: Any, client: Any) -> None:
     path = f"{ALL}/{(await make(admin))['id']}"
     job = await ask(client, "post", f"{path}/run", 202)

@@ -12,15 +12,17 @@ from sqlalchemy import event
 from tests.real import eventually, until
 from tests.web.test_problems import problem
 
+_LOOKS = ("ORDER BY jobs.accepted_at DESC", "GROUP BY jobs.queue")
+
 
 class Stuck:
-    """What looks for jobs waits until it is let go."""
+    """What looks for jobs, or for queues, waits until it is let go."""
 
     def __init__(self) -> None:
         self.count, self._is_over = 0, threading.Event()
 
     def look(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "ORDER BY jobs.accepted_at DESC" in statement:
+        if any(each in statement for each in _LOOKS):
             self.count += 1
             self._is_over.wait()
 
@@ -40,7 +42,7 @@ def stuck(app: Quart) -> Iterator[Stuck]:
     until(lambda: engine.pool.checkedout() == 0)  # what it looks with is closed with the rest
 
 
-@pytest.mark.parametrize("path", ["/api/jobs", "/jobs"])
+@pytest.mark.parametrize("path", ["/api/jobs", "/jobs", "/api/queues", "/queues"])
 async def test_a_list_that_is_not_found_in_time_is_answered_with_503(
     app: Quart, client: Any, stuck: Stuck, path: str
 ) -> None:
