@@ -77,13 +77,13 @@ class RedisSession(dict[str, Any], SessionMixin):
 
 
 class AwaySession(RedisSession):
-    """Stands in while Redis is away; the first use says so."""
+    """Stands in while Redis is away; the first use says so, unless it asks what there is."""
 
     def _refuse(self, *_: Any) -> Any:
         logger.warning("A session was not read: Redis is away.")
         raise SessionsAway("Sessions are not available; nothing was changed. Try again soon.")
 
-    __getitem__ = __setitem__ = __contains__ = get = clear = _refuse
+    __getitem__ = __setitem__ = get = clear = _refuse
 
 
 class RedisSessions(SessionInterface):
@@ -137,10 +137,13 @@ class RedisSessions(SessionInterface):
         if not session:
             response.delete_cookie(name, path=path)
             return
+        is_known = session.id is not None
         session.id = session.id or secrets.token_urlsafe(32)
         signed_in = int(app.permanent_session_lifetime.total_seconds())
         seconds = signed_in if "token" in session else _STRANGER
-        await self._redis.set(_key(session.id), json.dumps(session), ex=seconds)
+        text = json.dumps(session)
+        if not await self._redis.set(_key(session.id), text, ex=seconds, xx=is_known):
+            return  # it was signed out while this request was under way
         # Without an age, as the cookies of the other backend: it goes when the browser is closed.
         response.set_cookie(
             name, session.id, path=path,

@@ -1,5 +1,6 @@
 """The two places a session can be kept in, by the same tests."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ def small_app(backend: str, redis_url: str) -> Quart:
     app.config.update(SESSION_BACKEND=backend, REDIS_URL=redis_url, SECRET_KEY="for the tests")
     app.config.update(SESSION_COOKIE_NAME="small", SESSION_COOKIE_SAMESITE="Lax")
     sessions.init_app(app)
+    under_way, go_on = app.extensions["slow"] = asyncio.Event(), asyncio.Event()
 
     @app.get("/free")
     async def free() -> str:
@@ -33,11 +35,23 @@ def small_app(backend: str, redis_url: str) -> Quart:
         session["count"] = session.get("count", 0) + 1
         return str(session["count"])
 
+    @app.get("/slow")
+    async def slow() -> str:
+        """Changes the session of somebody who signs out meanwhile."""
+        session["count"] = 1
+        under_way.set()
+        await go_on.wait()
+        return "slow"
+
     @app.get("/sign-in")
     async def sign_in() -> Any:
         session.clear()
         session["token"] = "of ada"
         return redirect("/count")
+
+    @app.get("/token")
+    async def token() -> str:
+        return str(session.get("token", "nobody"))
 
     @app.get("/sign-out")
     async def sign_out() -> str:
@@ -114,6 +128,23 @@ async def test_with_redis_signing_in_takes_a_new_id_and_ends_the_old_one(redis_u
         thief.set_cookie("localhost", "small", cookie(client).value)
         await client.get("/sign-in")
         assert await text(thief, "/count") == "1"
+
+
+async def test_with_redis_a_request_that_was_under_way_undoes_no_sign_out(redis_url: str) -> None:
+    app = small_app("redis", redis_url)
+    under_way, go_on = app.extensions["slow"]
+    async with app.test_app() as running:
+        client, tab = running.test_client(), running.test_client()
+        await client.get("/sign-in")
+        kept = cookie(client).value
+        tab.set_cookie("localhost", "small", kept)
+        slow = asyncio.create_task(tab.get("/slow"))
+        await under_way.wait()
+        await client.get("/sign-out")
+        go_on.set()
+        assert "Set-Cookie" not in (await slow).headers
+        tab.set_cookie("localhost", "small", kept)
+        assert await text(tab, "/token") == "nobody"
 
 
 @pytest.mark.parametrize(("path", "seconds"), [("/count", 1800), ("/sign-in", 31 * 86_400)])

@@ -112,7 +112,6 @@ async def list_events(job_id: str, query_args: schemas.EventSearch) -> Any:
     """What happened to the job after a seq; as a stream when text/event-stream is accepted."""
     after = query_args.after
     if request.accept_mimetypes.best == "text/event-stream":
-        await db.read(jobs.get, job_id)
         return await event_stream(job_id, last_seen(request.headers.get("Last-Event-ID"), after))
     return await event_list(job_id, after)
 

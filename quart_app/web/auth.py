@@ -81,12 +81,15 @@ def sign_in(token: Token) -> None:
     """A new session for this browser; nothing of an earlier one is kept."""
     session.clear()
     session["token"] = token.id
+    session["csrf"] = _nonce()  # now: pages that are loaded at once would each have their own
 
 
 def csrf_token() -> str:
-    """Signed proof, for a form, that this session asked for it."""
+    """Signed proof, for a form, that this session asked for it; a token by itself needs none."""
+    if g.user and not g.user.by_session:
+        return ""
     if "csrf" not in session:
-        session["csrf"] = secrets.token_urlsafe(16)
+        session["csrf"] = _nonce()
     return str(_signer().dumps(session["csrf"]))
 
 
@@ -202,6 +205,10 @@ async def _require_own_form() -> None:
     if is_ours and current_app.config["SESSION_COOKIE_NAME"] not in request.cookies:
         raise Forbidden("The browser kept no cookie: off this machine the console needs HTTPS.")
     raise Forbidden("This form is not from this console, or too old: load its page again.")
+
+
+def _nonce() -> str:
+    return secrets.token_urlsafe(16)
 
 
 def _signer() -> URLSafeTimedSerializer:

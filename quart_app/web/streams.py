@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterable
 
-from quart import Response, g, make_response
+from quart import Response, g, request
 from sqlalchemy.orm import Session
 
 from quart_app import db, events, jobs
@@ -40,7 +40,13 @@ async def event_list(job_id: str, after: int) -> Response:
 
 
 async def event_stream(job_id: str, after: int) -> Response:
-    """What the socket of the job says; `id:` is the seq. Raises Full."""
+    """What the socket of the job says; `id:` is the seq. Raises Full and NotFound."""
+    job = await db.read(jobs.get, job_id)
+    if job.state in events.TERMINAL and after >= job.last_seq:
+        return Response(status=204)  # to anything else an EventSource would come back for ever
+    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(headers=headers)
     hub, token_id = live.get(), g.user.token_id
     if not hub.has_room(token_id):
         raise Full("Your token has too many sockets and streams open.")
@@ -55,8 +61,7 @@ async def event_stream(job_id: str, after: int) -> Response:
             logger.info("A stream ends early: %s", type(reason).__name__)
             yield b"retry: 1000\n\n"
 
-    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
-    response: Response = await make_response(stream(), 200, headers)  # type: ignore[assignment]
+    response = Response(stream(), headers=headers)
     response.timeout = None
     return response
 

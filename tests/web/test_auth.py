@@ -1,6 +1,7 @@
 """Who may do what: tokens, sessions, roles, and proof that a form is our own."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -69,6 +70,11 @@ async def test_a_revoked_token_is_refused_at_once(app: Quart, client: Any, brows
         tokens.revoke(session, "operator")
     assert (await client.get("/api/jobs")).status_code == 401
     assert (await browser.get("/jobs")).status_code == 401
+
+
+async def test_pages_loaded_at_once_share_one_proof(browser: Any) -> None:
+    pages = [await browser.get(path) for path in ("/jobs", "/schedules")]
+    assert all("Set-Cookie" not in page.headers for page in pages)
 
 
 async def test_a_wrong_token_does_not_sign_in(app: Quart) -> None:
@@ -213,13 +219,25 @@ async def test_a_look_at_the_headers_does_not_use_up_a_link(app: Any, token: str
     assert (await client.get(f"/sign-in/{code}")).status_code == 302
 
 
-async def test_with_no_place_for_sessions_a_stranger_hears_so_and_programs_go_on(
-    clean: Any, token: str
-) -> None:
+@pytest.fixture
+async def sessionless(clean: Any) -> AsyncIterator[Quart]:
+    """The application while Redis, where its sessions are, is away."""
     nowhere = f"redis://127.0.0.1:{real.free_port()}"
     async with clean.app(SESSION_BACKEND="redis", REDIS_URL=nowhere).test_app() as running:
-        answer = await running.test_client().get("/jobs", headers=BROWSER)
-        bearer = {"Authorization": f"Bearer {token}"}
-        assert (await running.test_client().get("/api/jobs", headers=bearer)).status_code == 200
+        yield running.app
+
+
+@pytest.mark.parametrize("cookie", ["", "known before"])
+async def test_with_no_place_for_sessions_a_stranger_hears_so_and_programs_go_on(
+    sessionless: Quart, token: str, cookie: str
+) -> None:
+    client = sessionless.test_client()
+    if cookie:
+        client.set_cookie("localhost", "quartermaster", cookie)
+    answer = await client.get("/jobs", headers=BROWSER)
     assert answer.status_code == 503
     assert "Sessions are not available" in await answer.get_data(as_text=True)
+    bearer = {"Authorization": f"Bearer {token}"}
+    for path in ("/api/jobs", "/jobs"):
+        assert (await client.get(path, headers=BROWSER | bearer)).status_code == 200
+    assert (await client.get("/jobs/nothing", headers=BROWSER | bearer)).status_code == 404

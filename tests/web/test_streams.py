@@ -39,10 +39,29 @@ async def test_a_stream_goes_on_after_the_last_event_seen(
     rest = await http.get(f"{path}?after=1", headers=EVENTS | {"Last-Event-ID": "3"})
     seqs = [line for line in rest.text.splitlines() if line.startswith("id: ")]
     assert seqs == ["id: 4", "id: 5"]
-    assert "data:" not in (await http.get(f"{path}?after=5", headers=EVENTS)).text
     for senseless in ("x", "-1", "9" * 5_000):
         everything = await http.get(path, headers=EVENTS | {"Last-Event-ID": senseless})
         assert everything.text.count("id: ") == 5
+
+
+async def test_who_comes_back_for_more_of_a_job_that_has_ended_hears_that_there_is_none(
+    http: httpx.AsyncClient, hand: Hand
+) -> None:
+    job_id = await hand.start()
+    path, seen = f"/api/jobs/{job_id}/events", EVENTS | {"Last-Event-ID": "2"}
+    async with http.stream("GET", path, headers=seen) as answer:
+        await hand.succeed(job_id)
+        assert told(await frames(answer)) == ["succeeded"]
+    assert (await http.get(path, headers=EVENTS | {"Last-Event-ID": "3"})).status_code == 204
+    assert (await http.get(f"{path}?after=3", headers=EVENTS)).status_code == 204
+
+
+@on_one_database
+async def test_asked_for_its_head_a_stream_ends_at_once(client: Any, hand: Hand) -> None:
+    path = f"/api/jobs/{await hand.start()}/events"
+    async with asyncio.timeout(10):
+        answer = await client.head(path, headers=EVENTS)
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
 
 
 @on_one_database
