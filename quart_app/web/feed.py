@@ -1,5 +1,6 @@
 """The feed of all jobs: each change of state from now on, for whoever watches the whole."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Feed:
         self.readers: set[Reader] = set()
         self._read = read
         self._known: Known | None = None
+        self._looking = asyncio.Lock()
 
     def hear(self, frame: Frame) -> None:
         for reader in tuple(self.readers):
@@ -42,14 +44,20 @@ class Feed:
         """Announcements come again: the rows need not be looked at."""
         self._known = None
 
+    async def begin(self) -> None:
+        """From here on a look tells all that happens."""
+        async with self._looking:
+            self._known = self._known or await self._read(_now)
+
     async def look(self) -> None:
         """Tells what has happened since the last look; the first only finds where things stand."""
         if not self.readers:
             self._known = None
         elif self._known is None:
-            self._known = await self._read(_now)
+            await self.begin()
         else:
-            frames, self._known = await self._read(_since, self._known)
+            async with self._looking:
+                frames, self._known = await self._read(_since, self._known)
             for frame in frames:
                 self.hear(frame)
 

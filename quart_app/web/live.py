@@ -102,6 +102,8 @@ class Hub:
     async def follow_all(self, reader: Reader) -> None:
         self._feed.readers.add(reader)
         await self._wire.join([FEED])
+        if not self._wire.is_up:
+            await self._feed.begin()
 
     async def ignore_all(self, reader: Reader) -> None:
         if reader in self._feed.readers:

@@ -122,6 +122,15 @@ async def test_the_feed_goes_on_by_rows_while_redis_is_away(
             await eventually(lambda: hears_of_a_new_job(socket, apart))
 
 
+async def test_without_redis_the_feed_has_begun_when_the_pong_comes(
+    web: Served, secret: str, apart: Hand
+) -> None:
+    async with connect_many(web, secret) as socket, asyncio.timeout(30):
+        await socket.send('{"follow": "all", "ping": true}')
+        assert json.loads(await socket.recv()) == {"type": "pong"}
+        await next_about(await apart.submit(), socket)
+
+
 @pytest.fixture
 def joining(clean: Place, redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> Quart:
     """Looks at the rows of a job only when it has joined its channel."""
