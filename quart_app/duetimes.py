@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from quart_app.errors import Conflict
 from quart_app.models import Schedule
 from quart_app.newjobs import YEARS
 
@@ -21,7 +22,10 @@ _FORMS = {
 
 
 def after(schedule: Schedule, at: datetime) -> Iterator[datetime]:
-    """Its due times after `at`, in UTC, until it ends."""
+    """Its due times after `at`, in UTC, until it ends.
+
+    Raises Conflict for a cron rule in a zone that this machine does not know.
+    """
     if schedule.starts_at:
         at = max(at, schedule.starts_at - timedelta(microseconds=1))
     every = _cron_times(schedule, at) if schedule.cron else _interval_times(schedule, at)
@@ -39,9 +43,17 @@ def is_moved(schedule: Schedule, time: datetime) -> bool:
     """Whether its rule names a time that the clocks of its zone skipped, and this came instead."""
     if not schedule.cron:
         return False
-    local = time.astimezone(ZoneInfo(schedule.timezone))
+    local = time.astimezone(_zone(schedule))
     named = _cron(schedule.cron, local)
     return local.hour not in named.hours or local.minute not in named.minutes
+
+
+def local(schedule: Schedule, time: datetime) -> datetime:
+    """The time as the clocks of its zone show it; UTC where this machine does not know the zone."""
+    try:
+        return time.astimezone(_zone(schedule))
+    except Conflict:
+        return time.astimezone(UTC)
 
 
 def is_cron(text: str) -> bool:
@@ -55,12 +67,22 @@ def is_cron(text: str) -> bool:
         return False
 
 
+def _zone(schedule: Schedule) -> ZoneInfo:
+    try:
+        return ZoneInfo(schedule.timezone)
+    except (ZoneInfoNotFoundError, ValueError):  # it was made by a machine that knows more of them
+        raise Conflict(
+            f"The schedule {schedule.name!r} is in the time zone {schedule.timezone}, which this"
+            " machine does not know: update its tzdata, or change the schedule's zone."
+        ) from None
+
+
 def _cron(text: str, at: datetime) -> CronSim:
     return CronSim(_FORMS.get(text.lower(), text), at)
 
 
 def _cron_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
-    every = _cron(schedule.cron or "", after.astimezone(ZoneInfo(schedule.timezone)))
+    every = _cron(schedule.cron or "", after.astimezone(_zone(schedule)))
     # Celery's crontab wants the day of the month and the day of the week, cron either of them.
     every.day_and = every.day_and or schedule.source == "settings"
     for local in every:

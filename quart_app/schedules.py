@@ -7,7 +7,6 @@ from dataclasses import fields
 from datetime import datetime
 from itertools import islice
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import uuid_utils
 from sqlalchemy import delete as delete_from
@@ -58,12 +57,14 @@ def everyone(session: Session) -> list[Schedule]:
 
 
 def upcoming(session: Session, schedule_id: str, count: int) -> list[tuple[datetime, bool]]:
-    """The next times of its rule in its zone, paused or not; whether a clock change moved each."""
+    """The next times of its rule in its zone, paused or not; whether a clock change moved each.
+
+    Raises NotFound, and Conflict where this machine does not know the zone.
+    """
     schedule = get(session, schedule_id)
     at = db.clock(session)
-    zone = ZoneInfo(schedule.timezone)
     times = islice(duetimes.after(schedule, at), count)
-    return [(time.astimezone(zone), duetimes.is_moved(schedule, time)) for time in times]
+    return [(duetimes.local(schedule, time), duetimes.is_moved(schedule, time)) for time in times]
 
 
 def last_jobs(session: Session, schedule_id: str, count: int) -> list[Job]:
@@ -112,7 +113,10 @@ def pause(session: Session, schedule_id: str) -> Schedule:
 
 
 def resume(session: Session, schedule_id: str) -> Schedule:
-    """Due again from now on: what passed meanwhile is not made up for."""
+    """Due again from now on: what passed meanwhile is not made up for.
+
+    Raises Conflict where this machine does not know its zone.
+    """
     schedule = _allowed(session, schedule_id, held=True)
     if schedule.paused:
         at = db.clock(session)

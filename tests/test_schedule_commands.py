@@ -36,6 +36,17 @@ def test_a_schedule_is_made_and_listed_with_its_next_time(clean: Place) -> None:
     assert "every 3600 s" in listed[1]
 
 
+def test_one_in_a_zone_that_this_machine_does_not_know_is_listed_in_utc(clean: Place) -> None:
+    make(clean, "--cron", "30 4 * * *", "--timezone", "Europe/Berlin")
+    with clean.database.session() as session:
+        schedules.named(session, "mine").timezone = "Not/There"
+    assert " UTC " in run(clean, "list")[1].splitlines()[1]
+    assert (
+        "in the time zone Not/There, which this machine does not know"
+        in run(clean, "next", "mine")[2]
+    )
+
+
 def test_one_is_shown_with_all_that_it_is(clean: Place) -> None:
     ends = ("--ends-at", "2040-01-01T09:00:00+01:00")
     make(clean, "--interval", "2.5", "--missed", "all", "--queue", "q", *ends)

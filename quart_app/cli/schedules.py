@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 from quart import Quart
 from sqlalchemy.orm import Session
 
-from quart_app import newschedules, schedules
+from quart_app import duetimes, newschedules, schedules
 from quart_app.cli.terminal import as_json, do, grouped, moment, see
 from quart_app.models import Schedule
 
@@ -165,5 +164,5 @@ def _when(schedule: Schedule) -> str:
     """Its next due time as the clocks of its zone show it."""
     if schedule.next_at is None:
         return "paused" if schedule.paused else "has ended"
-    local = schedule.next_at.astimezone(ZoneInfo(schedule.timezone))
-    return f"{local:%Y-%m-%d %H:%M:%S} {schedule.timezone}"
+    local = duetimes.local(schedule, schedule.next_at)
+    return f"{local:%Y-%m-%d %H:%M:%S} {local.tzinfo}"

@@ -4,12 +4,11 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from quart import Blueprint, current_app, g, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
 
-from quart_app import actors, db, newjobs, newschedules, schedules
+from quart_app import actors, db, duetimes, newjobs, newschedules, schedules
 from quart_app.errors import Conflict, Invalid, NotFound
 from quart_app.jobjson import job_json
 from quart_app.models import Role, Schedule
@@ -23,8 +22,8 @@ _MAY_BE_EMPTY = ("cron", "interval", "timezone", "missed")
 
 
 @blueprint.app_template_filter()
-def in_zone(at: datetime, zone: str) -> datetime:
-    return at.astimezone(ZoneInfo(zone))
+def in_zone(at: datetime, schedule: Schedule) -> datetime:
+    return duetimes.local(schedule, at)
 
 
 @blueprint.get("")
@@ -35,11 +34,12 @@ async def index() -> Any:
 
 @blueprint.get("/<schedule_id>")
 async def show(schedule_id: str) -> Any:
-    schedule, times, jobs = await db.read(_whole, schedule_id)
+    schedule, times, no_times, jobs = await db.read(_whole, schedule_id)
     shown = [job_json(job) for job in jobs]
     return await render_template(
-        "schedules/show.html", schedule=schedule, times=times, jobs=shown, **_allowed(schedule.task)
-    )
+        "schedules/show.html", schedule=schedule, times=times, no_times=no_times, jobs=shown,
+        **_allowed(schedule.task),
+    )  # fmt: skip
 
 
 @blueprint.get("/new")
@@ -102,11 +102,13 @@ async def run(schedule_id: str) -> Any:
 
 
 def _whole(session: Session, schedule_id: str) -> Any:
-    return (
-        schedules.get(session, schedule_id),
-        schedules.upcoming(session, schedule_id, _AHEAD),
-        schedules.last_jobs(session, schedule_id, _JOBS),
-    )
+    """The schedule, its times to come, why there are none if so, and its last jobs."""
+    schedule, no_times = schedules.get(session, schedule_id), "None: it has ended."
+    try:
+        times = schedules.upcoming(session, schedule_id, _AHEAD)
+    except Conflict as problem:
+        times, no_times = [], str(problem)
+    return schedule, times, no_times, schedules.last_jobs(session, schedule_id, _JOBS)
 
 
 def _allowed(task: str | None = None) -> dict[str, bool]:
@@ -125,8 +127,11 @@ async def _save(verb: Callable[..., Schedule], schedule: Schedule | None = None)
         wanted = schemas.read(schedule_schemas.NewSchedule, _read(values))
         saved = await db.run(verb, *known, **wanted.model_dump(exclude_unset=True))
     except Invalid as problem:
-        field = problem.field.partition(".")[0]
-        return await _form(values, {field: str(problem).partition(": ")[2]}, schedule), 422
+        field, _, inner = problem.field.partition(".")
+        told = f"{inner}: {problem.detail}" if inner else problem.detail
+        # What the form has no field for, a queue say, is told above it.
+        wrong = {field: told} if field in _FIELDS else {"form": str(problem)}
+        return await _form(values, wrong, schedule), 422
     except (Conflict, NotFound) as problem:
         field = "name" if isinstance(problem, Conflict) else "task"
         return await _form(values, {field: str(problem)}, schedule), problem.status

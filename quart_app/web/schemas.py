@@ -22,12 +22,12 @@ from quart_app.events import timestamp
 from quart_app.jobjson import time_json
 from quart_app.lists import Filters, Place
 from quart_app.models import JobState
+from quart_app.newjobs import LONGEST_DELAY, YEARS
 from quart_app.queues import Queue
 from quart_app.why import Why
 from quart_app.workers import Worker, pid_of
 
 Model = TypeVar("Model", bound=BaseModel)
-_YEARS = range(1970, 9999)
 _PLACE = r"[0-9]{1,17}\.[0-9a-f-]{36}"
 _CURSOR = rf"^{_PLACE}$"
 _MARK = rf"^({'|'.join(JobState)})\.({_PLACE})?$"
@@ -41,8 +41,8 @@ def _is_text(value: Any) -> Any:
 
 
 def _in_range(at: datetime) -> datetime:
-    if at.year not in _YEARS:
-        raise ValueError(f"expected a year from {_YEARS.start} to {_YEARS.stop - 1}")
+    if at.year not in YEARS:
+        raise ValueError(f"expected a year from {YEARS.start} to {YEARS.stop - 1}")
     return at.astimezone(UTC)
 
 
@@ -59,7 +59,7 @@ Moment = Annotated[
     AwareDatetime,
     BeforeValidator(_is_text),
     AfterValidator(_in_range),
-    Field(json_schema_extra={"pattern": r"^(?!9999)(19[7-9]|[2-9]\d\d)\d-"}),
+    Field(json_schema_extra={"pattern": r"^(19[7-9]|2\d\d)\d-"}),
 ]
 Plain = Annotated[
     str, AfterValidator(_is_plain), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
@@ -82,7 +82,7 @@ class NewJob(Strict):
         0, ge=0, le=9, strict=True, description="0 goes first, 9 last, as Celery on Redis."
     )
     delay: float | None = Field(
-        None, ge=0, le=316_224_000, strict=True, description="Seconds to wait."
+        None, ge=0, le=LONGEST_DELAY, strict=True, description="Seconds to wait."
     )
     eta: Moment | None = Field(None, description="ISO 8601 with offset.")
     unique_key: Plain | None = Field(None, min_length=1, max_length=255)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from quart import Quart
 
-from quart_app.models import Role
+from quart_app.models import Role, Schedule
 from tests.book import ADD
 from tests.conftest import caller
 from tests.web.test_auth import csrf, signed_in
@@ -146,6 +146,37 @@ async def test_a_wrong_form_keeps_the_input_and_names_the_field(browser: Any, ad
         assert f'id="{named}-error"' in page, (field, value)
         assert "tests.sample_tasks.add" in page
     assert len((await ask(admin, "get", ALL))["items"]) == 1
+
+
+async def test_a_wrong_argument_is_named_in_the_form(browser: Any) -> None:
+    page = await text(await fill(browser, kwargs='{"left": 1, "up": 2}'), 422)
+    assert "up: " in page[page.index('id="kwargs-error"') :]
+
+
+async def test_what_the_form_has_no_field_for_is_told_above_it(
+    app: Quart, browser: Any, admin: Any
+) -> None:
+    path = f"/schedules/{(await make(admin, queue='q'))['id']}"
+    app.extensions["celery"].amqp.queues.create_missing = False
+    page = await text(await edit(browser, path, interval="120"), 422)
+    assert "queue: expected one of celery" in page
+
+
+async def test_one_in_a_zone_that_this_machine_does_not_know_is_shown_with_what_to_do(
+    app: Quart, browser: Any, admin: Any
+) -> None:
+    made = await make(admin, interval=None, cron="@daily")
+    path = f"/schedules/{made['id']}"
+    with app.extensions["db"].session() as session:
+        session.get_one(Schedule, made["id"]).timezone = "Not/There"
+    assert made["name"] in await text(await browser.get("/schedules"))
+    assert "update its tzdata" in html.unescape(await text(await browser.get(path)))
+    answer = await admin.get(f"{ALL}/{made['id']}/next")
+    assert (answer.status_code, "Not/There" in (await answer.get_json())["detail"]) == (409, True)
+    await press(browser, path, "pause")
+    await press(browser, path, "resume", 409)
+    await edit(browser, path, timezone="UTC")
+    await press(browser, path, "resume")
 
 
 async def test_one_is_changed_by_the_form_which_shows_what_it_is(browser: Any, admin: Any) -> None:
