@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from quart_app.models import JobState
 from tests import real
@@ -185,6 +187,28 @@ def test_ctrl_c_stops_following_alone(ledger: Ledger, clean: Place, worker: Path
     assert f"The job goes on; to see it again: jobs follow {job_id}" in shown.text
     assert "Traceback" not in shown.text
     assert ledger.ended(job_id).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("places", ["mariadb"], indirect=True)
+def test_a_job_is_followed_on_although_the_database_was_away(clean: Place, still: Ledger) -> None:
+    job_id = made(clean, ADD, "--arg", "left=1")
+    with terminal(clean, "follow", job_id) as shown:
+        real.until(lambda: shown.shows("queued"))
+        real.until(lambda: cut_off_others(clean) and shown.shows("does not answer just now"))
+        assert run(clean, "cancel", job_id)[0] == 0
+        assert shown.ended() == 2
+    assert "Error" not in shown.text
+
+
+def cut_off_others(place: Place) -> bool:
+    """As a restart of the server does to whoever speaks to this database."""
+    with place.database.session() as session:
+        others = "db = DATABASE() AND id <> CONNECTION_ID() AND command = 'Sleep'"
+        found = text(f"SELECT id FROM information_schema.processlist WHERE {others}")
+        for id_ in session.scalars(found).all():
+            with suppress(DBAPIError):  # it has gone by itself
+                session.execute(text(f"KILL {id_}"))
+    return True
 
 
 def test_jobs_are_listed_by_what_they_are(clean: Place, still: Ledger) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.orm import Session
 
-from quart_app import events, jobs
+from quart_app import db, events, jobs
 from quart_app.cli.terminal import printable, see
 from quart_app.events import Frame
 from quart_app.models import Job, JobState
@@ -50,14 +50,25 @@ def follow(app: Quart, job_id: str, *, err: bool = False) -> int:
 
 def _news_of(app: Quart, job_id: str) -> Iterator[tuple[Job, list[Frame]]]:
     """The job and its new frames, again and again until there will be none."""
-    seen = 0
-    while True:
-        job, frames = see(app, _news, job_id, seen)
-        yield job, frames
-        if job.state in events.TERMINAL:
-            return
-        seen = job.last_seq
+    job, frames = see(app, _news, job_id, 0)
+    yield job, frames
+    while job.state not in events.TERMINAL:
         time.sleep(_LOOK_EVERY)
+        job, frames = _next(app, job)
+        yield job, frames
+
+
+def _next(app: Quart, job: Job) -> tuple[Job, list[Frame]]:
+    """Looks until the database answers: that it is away says nothing of the job."""
+    is_told = False
+    while True:
+        try:
+            return see(app, _news, job.id, job.last_seq)
+        except db.AWAY:
+            if not is_told:
+                click.echo("The database does not answer just now: waiting for it.", err=True)
+            is_told = True
+            time.sleep(_LOOK_EVERY)
 
 
 def _news(session: Session, job_id: str, seen: int) -> tuple[Job, list[Frame]]:
