@@ -189,6 +189,14 @@ def test_ctrl_c_stops_following_alone(ledger: Ledger, clean: Place, worker: Path
     assert ledger.ended(job_id).state is JobState.SUCCEEDED
 
 
+def test_one_that_does_not_start_says_why(clean: Place, still: Ledger) -> None:
+    job_id = made(clean, ADD, "--arg", "left=1", "--queue", "nobodys")
+    with terminal(clean, "follow", job_id) as shown:
+        real.until(
+            lambda: shown.shows("waits      No worker that is online consumes queue `nobodys`")
+        )
+
+
 @pytest.mark.parametrize("places", ["mariadb"], indirect=True)
 def test_a_job_is_followed_on_although_the_database_was_away(clean: Place, still: Ledger) -> None:
     job_id = made(clean, ADD, "--arg", "left=1")

@@ -3,9 +3,9 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import click
 from quart import Quart
@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.orm import Session
 
-from quart_app import db, events, jobs
+from quart_app import db, events, jobs, why
 from quart_app.cli.terminal import printable, see
 from quart_app.events import Frame
 from quart_app.models import Job, JobState
 
+T = TypeVar("T")
+
 _LOOK_EVERY = 0.25
+_QUIET = 3.0  # after which a job that does not run is asked why
 _EXITS = {JobState.SUCCEEDED: 0, JobState.FAILED: 1, JobState.CANCELLED: 2}
 _STOPPED = 130  # as a shell says that Ctrl-C ended a command
 
@@ -33,6 +36,7 @@ class Screen(Protocol):
 
 def follow(app: Quart, job_id: str, *, err: bool = False) -> int:
     """Shows it until it has ended; the exit code of its end, or of a Ctrl-C."""
+    quiet = _Quiet(app, job_id)
     try:
         with _screen(err) as screen:
             for job, frames in _news_of(app, job_id):
@@ -42,10 +46,31 @@ def follow(app: Quart, job_id: str, *, err: bool = False) -> int:
                     for line in _lines(frame):
                         screen.say(line)
                 screen.step(job)
+                if reason := quiet.reason(bool(frames) or job.state is JobState.RUNNING):
+                    screen.say(f"{'':19}  {'waits':<9}  {printable(reason)}")
     except KeyboardInterrupt:
         click.echo(f"The job goes on; to see it again: jobs follow {job_id}", err=True)
         return _STOPPED
     return _EXITS[job.state]
+
+
+class _Quiet:
+    """Asks why, when nothing has come of a job for a while."""
+
+    def __init__(self, app: Quart, job_id: str) -> None:
+        self._app, self._job_id = app, job_id
+        self._since, self._known = time.monotonic(), ""
+
+    def reason(self, is_over: bool) -> str | None:
+        """A sentence, unless it was told."""
+        is_long = time.monotonic() > self._since + _QUIET
+        if is_over or is_long:
+            self._since = time.monotonic()
+        if is_over or not is_long:
+            return None
+        before, found = self._known, _look(self._app, why.explain, self._job_id)
+        self._known = found.reason
+        return None if found.reason == before else found.detail
 
 
 def _news_of(app: Quart, job_id: str) -> Iterator[tuple[Job, list[Frame]]]:
@@ -54,16 +79,16 @@ def _news_of(app: Quart, job_id: str) -> Iterator[tuple[Job, list[Frame]]]:
     yield job, frames
     while job.state not in events.TERMINAL:
         time.sleep(_LOOK_EVERY)
-        job, frames = _next(app, job)
+        job, frames = _look(app, _news, job_id, job.last_seq)
         yield job, frames
 
 
-def _next(app: Quart, job: Job) -> tuple[Job, list[Frame]]:
-    """Looks until the database answers: that it is away says nothing of the job."""
+def _look(app: Quart, verb: Callable[..., T], *args: Any) -> T:
+    """As `see`, until the database answers: that it is away says nothing of the job."""
     is_told = False
     while True:
         try:
-            return see(app, _news, job.id, job.last_seq)
+            return see(app, verb, *args)
         except db.AWAY:
             if not is_told:
                 click.echo("The database does not answer just now: waiting for it.", err=True)

@@ -39,7 +39,11 @@ def _show(app: Quart) -> click.Command:
     @click.argument("name")
     def command(name: str) -> None:
         schedule = see(app, schedules.named, name)
-        facts = {"id": schedule.id, "source": schedule.source, "task": schedule.task}
+        facts: dict[str, Any] = {
+            "id": schedule.id,
+            "source": schedule.source,
+            "task": schedule.task,
+        }
         facts |= {"args": json.dumps(schedule.args), "kwargs": json.dumps(schedule.kwargs)}
         facts |= {"rule": _rule(schedule), "timezone": schedule.timezone}
         facts |= {"missed": schedule.missed, "queue": schedule.queue or "-"}

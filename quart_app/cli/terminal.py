@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from quart import Quart
@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from quart_app import actors, db, migrations, newjobs
 from quart_app.celeryext import in_app_context
 from quart_app.errors import NoSuchTask, Problem
+
+T = TypeVar("T")
 
 
 def grouped(app: Quart, name: str, about: str, commands: Iterable[click.Command]) -> click.Group:
@@ -69,10 +71,10 @@ def _those_loaded(app: Quart, name: str) -> str:
     return f"There is no task {name!r}; loaded here: {loaded}; CELERY_IMPORTS names others.{hint}"
 
 
-def see(app: Quart, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def see(app: Quart, verb: Callable[..., T], *args: Any, **options: Any) -> T:
     """As `do`, for a verb that only reads."""
 
-    def body() -> Any:
+    def body() -> T:
         with db.session(reading=True) as session:
             return verb(session, *args, **options)
 
