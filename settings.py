@@ -140,15 +140,18 @@ def _zone(value: str) -> None:
 
 def _beat_schedule(entries: Any) -> dict[str, Any]:
     """`{"name": {"task": …, "schedule": seconds or "* * * * *"}}` as Celery has it."""
+    name: Any = None
     try:
-        return {
-            name: entry | {"task": str(entry["task"]), "schedule": _when(entry["schedule"])}
-            for name, entry in entries.items()
-        }
+        found = {}
+        for name, entry in entries.items():
+            whole = {"task": str(entry["task"]), "schedule": _when(entry["schedule"])}
+            found[name] = entry | whole
     except (AttributeError, KeyError, TypeError, ValueError):
         expected = '{"name": {"task": "…", "schedule": seconds or "* * * * *"}}'
-        _wrong["CELERY_BEAT_SCHEDULE"] = [f"expected {expected}"]
+        where = f"{name!r} is wrong; " if name is not None else ""
+        _wrong["CELERY_BEAT_SCHEDULE"] = [f"{where}expected {expected}"]
         return {}
+    return found
 
 
 def _when(schedule: Any) -> Any:
@@ -184,9 +187,14 @@ def _from_environment() -> dict[str, Any]:
     return found
 
 
+def names() -> list[str]:
+    """All of the environment, whether anything reads them or not."""
+    return sorted(os.environ)
+
+
 def celery_names() -> list[str]:
-    """Every `CELERY_*` of the environment, whether anything reads it or not."""
-    return sorted(name for name in os.environ if name.startswith("CELERY_"))
+    """Every `CELERY_*` of them."""
+    return [name for name in names() if name.startswith("CELERY_")]
 
 
 def _one_line(name: str, messages: list[str]) -> str:

@@ -91,7 +91,7 @@ def cancel(session: Session, job_id: str) -> Job:
     # Its worker may give it back, or postpone it, between the two questions: both once more then.
     job = _stop(session, job_id) or _stop(session, job_id)
     if job is None:
-        raise Conflict(f"The job has {get(session, job_id).state} already.")
+        raise Conflict(f"The job has ended already: {get(session, job_id).state}.")
     audit.record(session, "job.cancel", job.id, task=job.task)
     return job
 

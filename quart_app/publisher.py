@@ -45,6 +45,7 @@ _FULL_FOR = 2.0
 _PAUSE = 0.01
 #: Seconds for which a Redis that took no frames is left in peace: the rows have them.
 _ANNOUNCE_AGAIN = 5.0
+_NOT_TAKEN = "The broker did not take %s: %s; nothing that was accepted is lost."
 
 logger = logging.getLogger(__name__)
 
@@ -234,9 +235,7 @@ class Publisher:
         elif length < self.most_doorbells // 2:
             self._full_until.pop(queue, None)
 
-    def _warn(
-        self, what: str, error: Exception, text: str = "The broker did not take %s: %s"
-    ) -> None:
+    def _warn(self, what: str, error: Exception, text: str = _NOT_TAKEN) -> None:
         if self._warnings.passes(text):
             logger.warning(text, what, type(error).__name__)
 

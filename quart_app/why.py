@@ -69,10 +69,10 @@ def _queued(session: Session, job: Job, at: datetime) -> Why:
     listening = [node for node in online if job.queue in queues.consumed(node)]
     facts = {"queue": job.queue, "workers": len(listening)}
     if not listening:
-        return Why("no_worker", f"No worker that is online consumes queue `{job.queue}`.", facts)
+        return Why("no_worker", f"No worker that is online consumes queue '{job.queue}'.", facts)
     if not any(workers.knows(node, job.task) for node in listening):
         said = (
-            f"No worker that is online and consumes queue `{job.queue}` knows `{job.task}`: is its"
+            f"No worker that is online and consumes queue '{job.queue}' knows '{job.task}': is its"
             " module in CELERY_IMPORTS there?"
         )
         return Why("unknown_task", said, facts | {"task": job.task})
@@ -80,9 +80,9 @@ def _queued(session: Session, job: Job, at: datetime) -> Why:
         said = "The broker has not got it yet; the relay hands it over as soon as it can."
         return Why("unpublished", said, facts | {"since": job.available_at})
     ahead = session.scalars(select(func.count()).where(*_ahead_of(job))).one()
-    said = f"It waits behind {ahead} {'job' if ahead == 1 else 'jobs'} in queue `{job.queue}`."
+    said = f"It waits behind {ahead} {'job' if ahead == 1 else 'jobs'} in queue '{job.queue}'."
     if not ahead:
-        said = f"It is next in queue `{job.queue}`: the first worker that is free takes it."
+        said = f"It is next in queue '{job.queue}': the first worker that is free takes it."
     return Why("behind" if ahead else "next", said, facts | {"ahead": ahead})
 
 
@@ -122,10 +122,10 @@ def _running(session: Session, job: Job, at: datetime) -> Why:
     if seen is None or (at - seen).total_seconds() > nodes.GONE_AFTER:
         return _silent(job, seen, facts)
     if job.cancel_requested:
-        said = f"It was asked to stop, and worker `{job.worker}` has not ended it yet."
+        said = f"It was asked to stop, and worker '{job.worker}' has not ended it yet."
         return Why("asked_to_stop", said, facts)
     said = (
-        f"Worker `{job.worker}` has held it since {_time(job.started_at)}"
+        f"Worker '{job.worker}' has held it since {_time(job.started_at)}"
         f" (attempt {job.attempt}, lease until {_time(job.lease_until)})."
     )
     return Why("held", said, facts)
@@ -134,7 +134,7 @@ def _running(session: Session, job: Job, at: datetime) -> Why:
 def _over(job: Job, seen: datetime | None, facts: Mapping[str, Any]) -> Why:
     """Nobody has kept the job for the length of its lease, as the relay sees when it looks next."""
     said = (
-        f"Worker `{job.worker}` has not kept it since its lease ended, {_time(job.lease_until)}"
+        f"Worker '{job.worker}' has not kept it since its lease ended, {_time(job.lease_until)}"
         f" ({_last_heard(seen)}); it is {_fate(job)} within a few seconds."
     )
     return Why("lease_over", said, {**facts, "worker_seen_at": seen})
@@ -142,7 +142,7 @@ def _over(job: Job, seen: datetime | None, facts: Mapping[str, Any]) -> Why:
 
 def _silent(job: Job, seen: datetime | None, facts: Mapping[str, Any]) -> Why:
     heard = f"has been silent since {_time(seen)}" if seen else "is gone"
-    said = f"Worker `{job.worker}` {heard}; the job is {_fate(job)} at {_time(job.lease_until)}."
+    said = f"Worker '{job.worker}' {heard}; the job is {_fate(job)} at {_time(job.lease_until)}."
     return Why("worker_silent", said, {**facts, "worker_seen_at": seen})
 
 

@@ -218,12 +218,13 @@ def test_with_the_database_away_doctor_says_so(tmp_path: Path) -> None:
 
 
 def test_doctor_names_what_looks_like_a_setting_and_is_none(tmp_path: Path) -> None:
-    odd = {"CELERY_TIMZONE": "UTC", "CELERY_XYZZY": "1"}
+    odd = {"CELERY_TIMZONE": "UTC", "CELERY_XYZZY": "1", "SMS_PROVDER": "console"}
     known = {"CELERY_TASK_ALWAYS_EAGER": "false", "CELERY_WORKER_POOL": "solo"}
+    known |= {"TEST_DATABASE_URL": "x", "MY_SECRET_KEY": "y"}
     code, out, err = quart(odd | known | {"VAR_DIR": str(tmp_path / "var")}, "doctor")
     assert (code, err) == (1, "")
-    said = "nothing reads CELERY_TIMZONE (is CELERY_TIMEZONE meant?), CELERY_XYZZY: correct"
-    assert out.startswith(f"settings  {said}")
+    said = "nothing reads CELERY_TIMZONE (is CELERY_TIMEZONE meant?), CELERY_XYZZY,"
+    assert out.startswith(f"settings  {said} SMS_PROVDER (is SMS_PROVIDER meant?): correct")
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_one_that_does_not_start_says_why(clean: Place, still: Ledger) -> None:
     job_id = made(clean, ADD, "--arg", "left=1", "--queue", "nobodys")
     with terminal(clean, "follow", job_id) as shown:
         real.until(
-            lambda: shown.shows("waits      No worker that is online consumes queue `nobodys`")
+            lambda: shown.shows("waits      No worker that is online consumes queue 'nobodys'")
         )
 
 
@@ -233,7 +233,7 @@ def test_jobs_are_listed_by_what_they_are(clean: Place, still: Ledger) -> None:
     )  # fmt: skip
     counts = [len(listed(clean, *words)["items"]) for words in filters]
     assert counts == [1, 1, 1, 1, 0]
-    assert run(clean, "list", "--q", "nowhere") == (0, "", "")
+    assert run(clean, "list", "--q", "nowhere") == (0, "", "No jobs.\n")
 
 
 def listed(place: Place, *words: str) -> Any:
@@ -294,7 +294,7 @@ def test_what_a_state_does_not_allow_is_one_line(clean: Place, still: Ledger) ->
     said = "Error: Only a failed or cancelled job can be retried; this one is queued.\n"
     assert run(clean, "retry", job_id) == (1, "", said)
     still.cancel(job_id)
-    assert run(clean, "cancel", job_id) == (1, "", "Error: The job has cancelled already.\n")
+    assert run(clean, "cancel", job_id) == (1, "", "Error: The job has ended already: cancelled.\n")
 
 
 WRONG = [

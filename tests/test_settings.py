@@ -128,6 +128,7 @@ def test_a_wrong_value_ends_each_program_without_a_traceback(program: list[str])
 @pytest.mark.parametrize("entry", ['{"schedule": 5}', '{"task": "a", "schedule": "often"}', "5"])
 def test_an_entry_of_the_schedule_has_a_task_and_a_time(entry: str) -> None:
     said = refusal({"CELERY_BEAT_SCHEDULE": f'{{"mine": {entry}}}'})
+    assert "'mine' is wrong; expected" in said
     assert 'expected {"name": {"task": "…", "schedule": seconds' in said
 
 

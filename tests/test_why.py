@@ -89,7 +89,7 @@ def test_what_nothing_brought_on_tells_of_beat(book: Book, state: JobState) -> N
 
 def test_a_queue_without_a_worker_is_named(manned: Book) -> None:
     job = manned.submit(queue="mail")
-    assert sentence(manned, job) == "no_worker: No worker that is online consumes queue `mail`."
+    assert sentence(manned, job) == "no_worker: No worker that is online consumes queue 'mail'."
     assert told(manned, job).data == {"queue": "mail", "workers": 0}
 
 
@@ -102,7 +102,7 @@ def test_a_task_that_none_of_the_workers_of_its_queue_knows_is_named(manned: Boo
     manned(nodes.seen, NAME, "worker", "boot", INFO | {"tasks": ["tasks.scheduler.send_sms"]})
     manned(nodes.seen, "other", "worker", "boot", {"queues": ["mail"], "tasks": [ADD]})
     job = manned.submit()
-    said = f"No worker that is online and consumes queue `celery` knows `{ADD}`"
+    said = f"No worker that is online and consumes queue 'celery' knows '{ADD}'"
     hint = "is its module in CELERY_IMPORTS there?"
     assert sentence(manned, job) == f"unknown_task: {said}: {hint}"
     assert told(manned, job).data == {"queue": "celery", "workers": 1, "task": ADD}
@@ -115,7 +115,7 @@ def test_what_the_broker_has_not_got_is_told_from_what_it_has(manned: Book) -> N
     said = "The broker has not got it yet; the relay hands it over as soon as it can."
     assert sentence(manned, job) == f"unpublished: {said}"
     manned.set(job, published_at=job.accepted_at)
-    said = "It is next in queue `celery`: the first worker that is free takes it."
+    said = "It is next in queue 'celery': the first worker that is free takes it."
     assert sentence(manned, job) == f"next: {said}"
 
 
@@ -125,8 +125,8 @@ def test_those_before_it_are_counted_by_priority_and_time(manned: Book) -> None:
         manned.set(job, published_at=job.accepted_at + timedelta(seconds=seconds))
     manned.submit(queue="other")
     assert [told(manned, job).reason for job in (urgent, first)] == ["next", "behind"]
-    assert sentence(manned, first) == "behind: It waits behind 1 job in queue `celery`."
-    assert sentence(manned, second) == "behind: It waits behind 2 jobs in queue `celery`."
+    assert sentence(manned, first) == "behind: It waits behind 1 job in queue 'celery'."
+    assert sentence(manned, second) == "behind: It waits behind 2 jobs in queue 'celery'."
 
 
 def test_what_waits_for_room_on_the_broker_is_behind_the_rest(
@@ -141,7 +141,7 @@ def test_what_waits_for_room_on_the_broker_is_behind_the_rest(
 def test_a_running_job_is_held_by_its_worker(manned: Book) -> None:
     job = started(manned)
     lease = f"(attempt 1, lease until {at(job.lease_until)})"
-    said = f"held: Worker `w@here` has held it since {at(job.started_at)} {lease}."
+    said = f"held: Worker 'w@here' has held it since {at(job.started_at)} {lease}."
     assert sentence(manned, job) == said
     assert told(manned, job).data["worker"] == "w@here"
 
@@ -149,7 +149,7 @@ def test_a_running_job_is_held_by_its_worker(manned: Book) -> None:
 def test_a_job_that_was_asked_to_stop_says_so(manned: Book) -> None:
     job = started(manned)
     manned(jobs.cancel, job.id)
-    said = "It was asked to stop, and worker `w@here` has not ended it yet."
+    said = "It was asked to stop, and worker 'w@here' has not ended it yet."
     assert sentence(manned, job) == f"asked_to_stop: {said}"
 
 
@@ -157,7 +157,7 @@ def test_a_silent_worker_loses_its_job_at_the_end_of_the_lease(manned: Book) -> 
     job = started(manned)
     silence(manned, NAME, 30)
     seen = told(manned, job).data["worker_seen_at"]
-    begin = f"worker_silent: Worker `w@here` has been silent since {at(seen)}; the job is "
+    begin = f"worker_silent: Worker 'w@here' has been silent since {at(seen)}; the job is "
     assert sentence(manned, job) == f"{begin}given back at {at(job.lease_until)}."
     manned(jobs.cancel, job.id)
     assert sentence(manned, job) == f"{begin}cancelled at {at(job.lease_until)}."
@@ -168,7 +168,7 @@ def test_a_job_whose_lease_is_over_is_about_to_be_given_back(manned: Book) -> No
     lease = job.accepted_at - timedelta(seconds=90)
     manned.set(job, lease_until=lease)
     seen = told(manned, job).data["worker_seen_at"]
-    begin = f"lease_over: Worker `w@here` has not kept it since its lease ended, {at(lease)}"
+    begin = f"lease_over: Worker 'w@here' has not kept it since its lease ended, {at(lease)}"
     heard = f"(the worker was last heard of at {at(seen)})"
     assert sentence(manned, job) == f"{begin} {heard}; it is given back within a few seconds."
     manned(nodes.gone, NAME, "boot")
@@ -178,13 +178,13 @@ def test_a_job_whose_lease_is_over_is_about_to_be_given_back(manned: Book) -> No
 def test_a_new_life_of_the_worker_does_not_hold_what_the_one_before_held(manned: Book) -> None:
     job = manned.submit()
     manned(attempts.claim, job.id, ADD, "w@here", 60.0, holder="an earlier boot/7")
-    assert sentence(manned, job).startswith("worker_silent: Worker `w@here` is gone; ")
+    assert sentence(manned, job).startswith("worker_silent: Worker 'w@here' is gone; ")
     manned(nodes.seen, "w@here:7", "worker", "an earlier boot", INFO)
     assert told(manned, job).reason == "held"
 
 
 def test_a_worker_that_has_gone_is_not_called_silent(book: Book) -> None:
-    assert "Worker `x` is gone; the job is given back at " in sentence(book, started(book, "x"))
+    assert "Worker 'x' is gone; the job is given back at " in sentence(book, started(book, "x"))
 
 
 def test_an_ended_job_says_how(book: Book) -> None:

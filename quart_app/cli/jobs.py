@@ -188,7 +188,9 @@ def _echo_json(value: Any) -> None:
 
 
 def _echo_table(page: Sequence[Job]) -> None:
-    if page:
+    if not page:
+        click.echo("No jobs.", err=True)
+    else:
         click.echo(_row("id", "state", "tries", "accepted (UTC)", "queue", "task"))
     for job in page:
         at = f"{job.accepted_at:%Y-%m-%d %H:%M:%S}"

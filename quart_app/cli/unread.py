@@ -1,4 +1,4 @@
-"""Names that look like settings of Celery and that nothing reads, such as slips of the pen."""
+"""Names that look like settings and that nothing reads, such as slips of the pen."""
 
 from difflib import get_close_matches
 
@@ -13,13 +13,23 @@ _LOOKED_UP = {
     f"CELERY_{name}"
     for name in ("CUSTOM_WORKER_POOL", "LOADER", "RDBSIG", "RDB_HOST", "RDB_PORT", "TRACE_APP")
 }
+#: So much of both is the same: SMS_PROVDER, but not TEST_DATABASE_URL.
+_VERY = 0.88
 
 
 def names() -> list[tuple[str, str]]:
     """Each, and the known one most like it or ""."""
     known = _known()
     odd = [name for name in settings.celery_names() if name not in known]
-    return [(name, "".join(get_close_matches(name, known, 1))) for name in odd]
+    found = [(name, "".join(get_close_matches(name, known, 1))) for name in odd]
+    # Any other may be a program's of its own, unless it is very like one of ours.
+    others = [name for name in settings.names() if name not in known and name not in odd]
+    likely = [(name, "".join(get_close_matches(name, _ours(), 1, _VERY))) for name in others]
+    return found + [(name, like) for name, like in likely if like]
+
+
+def _ours() -> list[str]:
+    return [name for name in vars(settings) if name.isupper()]
 
 
 def _known() -> set[str]:

@@ -157,7 +157,7 @@ async def _ask_who() -> Response:
         wanted = request.full_path.rstrip("?") if request.method in SAFE else None
         page = await render_template("sign_in.html", next=wanted)
         return Response(page, 401)
-    wrong = "Authorization" in request.headers
+    wrong = _secret(request)
     detail = "This token is not valid (any more)." if wrong else "Send Authorization: Bearer TOKEN."
     return await problems.answer(
         401, "Unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}
@@ -165,15 +165,20 @@ async def _ask_who() -> Response:
 
 
 async def _identify(connection: Any) -> User | None:
-    scheme, _, secret = connection.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
+    if secret := _secret(connection):
         tokens_sent: Together[str, Token | None] = current_app.extensions["tokens"]
-        token = await tokens_sent.ask(secret.strip())
+        token = await tokens_sent.ask(secret)
         return _user(token, by_session=False)
     if token_id := session.get("token"):
         token = await db.read(tokens.by_id, token_id)
         return _user(token, by_session=True)
     return None
+
+
+def _secret(connection: Any) -> str:
+    """The token that was sent, or nothing."""
+    scheme, _, secret = connection.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _find_tokens(sent: Sequence[str]) -> Sequence[Token | None]:

@@ -149,7 +149,8 @@ class EventSearch(Strict):
 
 def filters_of(search: BaseModel) -> dict[str, Any]:
     """What narrows a list, as its address has it; not which page of it."""
-    return search.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor"})
+    narrowing = search.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor"})
+    return {name: value for name, value in narrowing.items() if value != ""}
 
 
 def read(model: type[Model], value: Any) -> Model:

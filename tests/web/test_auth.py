@@ -47,6 +47,9 @@ async def job(client: Any) -> str:
 async def test_programs_are_told_how_to_say_who_they_are(app: Quart) -> None:
     answer = await app.test_client().get("/api/jobs")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
+    for sent in ("Bearer", "Bearer ", "Basic YTpi", "alone"):
+        answer = await app.test_client().get("/api/jobs", headers={"Authorization": sent})
+        assert (await answer.get_json())["detail"] == "Send Authorization: Bearer TOKEN."
     assert answer.content_type == "application/problem+json"
 
 

@@ -57,6 +57,13 @@ async def test_every_filter_is_shown_can_be_dropped_and_is_kept_beside_a_state(
     assert "No job matches" in page
 
 
+async def test_what_is_searched_for_is_kept_beside_the_other_filters(browser: Any) -> None:
+    page = await text(await browser.get("/jobs?state=failed&q=a%22b"))
+    assert '<input type="hidden" name="state" value="failed">' in page
+    assert 'name="q" value="a"b"' in page
+    assert "Drop q" not in await text(await browser.get("/jobs?q="))
+
+
 async def test_the_next_page_keeps_the_filters(browser: Any, client: Any) -> None:
     ids = [(await submit(client, delay=60, queue="slow"))["id"] for _ in range(3)]
     first = await text(await browser.get("/jobs?queue=slow&limit=2&q=left"))
@@ -102,7 +109,7 @@ async def test_what_changes_of_a_job_s_page_is_had_alone(browser: Any, hand: Han
 async def test_a_job_says_why_it_waits(browser: Any, client: Any) -> None:
     job = await submit(client, queue="nobody")
     page = await text(await browser.get(f"/jobs/{job['id']}"))
-    assert "No worker that is online consumes queue `nobody`." in page
+    assert "No worker that is online consumes queue 'nobody'." in page
 
 
 async def test_what_people_wrote_is_shown_as_they_wrote_it(browser: Any, client: Any) -> None:
@@ -127,7 +134,7 @@ async def test_a_button_that_comes_too_late_says_so(browser: Any, client: Any) -
     form = {"csrf_token": await csrf(browser, path)}
     await browser.post(f"{path}/cancel", form=form)
     answer = await browser.post(f"{path}/cancel", form=form)
-    assert "cancelled already" in await text(await browser.get(answer.headers["Location"]))
+    assert "ended already: cancelled" in await text(await browser.get(answer.headers["Location"]))
 
 
 async def test_queues_are_shown_with_what_waits_in_them(browser: Any, client: Any) -> None:
