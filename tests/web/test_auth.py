@@ -1,10 +1,12 @@
 """Who may do what: tokens, sessions, roles, and proof that a form is our own."""
 
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from itsdangerous import TimestampSigner
 from quart import Quart
 
 from quart_app import tokens
@@ -123,6 +125,17 @@ async def test_a_form_without_our_own_proof_is_refused(
         answer = await browser.post(f"{job}/cancel", form={"csrf_token": sent})
         assert answer.status_code == 403, sent
     assert "scheduled" in await (await browser.get(job)).get_data(as_text=True)
+
+
+@pytest.mark.parametrize(("age", "status"), [(12 * 3600 - 60, 302), (12 * 3600 + 1, 403)])
+async def test_a_form_is_taken_for_twelve_hours(
+    app: Quart, token: str, job: str, age: int, status: int
+) -> None:
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) - age)
+        browser = await signed_in(app, token)
+        form = {"csrf_token": await csrf(browser, job)}
+    assert (await browser.post(f"{job}/cancel", form=form)).status_code == status
 
 
 FOREIGN = [
