@@ -10,7 +10,9 @@ from itsdangerous import TimestampSigner
 from quart import Quart
 
 from quart_app import tokens
+from quart_app.models import Role
 from tests import real
+from tests.conftest import make_token
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
@@ -230,6 +232,21 @@ async def test_a_look_at_the_headers_does_not_use_up_a_link(app: Any, token: str
     client = app.test_client()
     assert (await client.head(f"/sign-in/{code}")).status_code == 200
     assert (await client.get(f"/sign-in/{code}")).status_code == 302
+
+
+async def test_with_redis_signing_in_takes_a_new_session_and_ends_the_one_before(
+    clean: Any,
+) -> None:
+    token = make_token(clean.database, Role.OPERATOR)
+    async with clean.app(SESSION_BACKEND="redis").test_app() as running:
+        browser, thief = running.test_client(), running.test_client()
+        await browser.get("/sign-in")
+        (before,) = browser.cookie_jar
+        thief.set_cookie("localhost", before.name, before.value)
+        await sign_in(browser, token)
+        assert [cookie.value for cookie in browser.cookie_jar] != [before.value]
+        answer = await thief.get("/jobs", headers=BROWSER)
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, True)
 
 
 @pytest.fixture
