@@ -190,6 +190,12 @@ def test_what_is_done_twice_is_done(book: Book) -> None:
     assert first.next_at == second.next_at == row.next_at
 
 
+def test_to_resume_what_is_not_paused_skips_no_due_time(book: Book) -> None:
+    row = make(book)
+    overdue = make_due(book, row, ago=600)
+    assert book(schedules.resume, row.id).next_at == overdue
+
+
 def test_a_changed_rule_stays_paused(book: Book) -> None:
     row = make(book)
     book(schedules.pause, row.id)

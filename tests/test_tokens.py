@@ -1,11 +1,13 @@
 """Tokens: shown once, kept as digests, and links that sign in once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from quart_app import tokens
 from quart_app.errors import Conflict, Invalid, NotFound
@@ -108,6 +110,28 @@ def test_of_those_who_use_a_link_at_once_one_gets_in(book: Book, secret: str) ->
     code = book(tokens.make_link, "ada")
     used = at_once([partial(book, tokens.redeem_link, code)] * 8)
     assert [type(token) for token in used if token] == [Token]
+    assert secret
+
+
+@contextmanager
+def before_the_update(book: Book, change: str) -> Iterator[None]:
+    """Makes the change there, as if another had committed it just then."""
+
+    def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE tokens"):
+            cursor.execute(change)
+
+    event.listen(book.database.engine, "before_cursor_execute", look)
+    try:
+        yield
+    finally:
+        event.remove(book.database.engine, "before_cursor_execute", look)
+
+
+def test_a_link_that_another_has_used_just_then_lets_nobody_in(book: Book, secret: str) -> None:
+    code = book(tokens.make_link, "ada")
+    with before_the_update(book, "UPDATE tokens SET link_digest = NULL, link_until = NULL"):
+        assert book(tokens.redeem_link, code) is None
     assert secret
 
 

@@ -140,6 +140,15 @@ def test_the_folder_is_made_private(var: Path) -> None:
         assert var.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a folder to another user")
+def test_a_folder_that_somebody_else_has_made_is_refused(long_var: Path) -> None:
+    foreign = socket_path(long_var).parent
+    foreign.mkdir()
+    os.chown(foreign, 12_345, -1)
+    with pytest.raises(valkey.Locked, match=r"belongs to another user$"), valkey.lock(long_var):
+        pass
+
+
 def test_a_second_owner_is_refused_with_folder_and_process(var: Path) -> None:
     first = hold(var)
     with pytest.raises(valkey.Locked) as refused, valkey.lock(var):

@@ -1,14 +1,18 @@
 """Who may do what: tokens, sessions, roles, and proof that a form is our own."""
 
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from itsdangerous import TimestampSigner
 from quart import Quart
 
 from quart_app import tokens
+from quart_app.models import Role
 from tests import real
+from tests.conftest import make_token
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
@@ -128,6 +132,17 @@ async def test_a_form_without_our_own_proof_is_refused(
     assert "scheduled" in await (await browser.get(job)).get_data(as_text=True)
 
 
+@pytest.mark.parametrize(("age", "status"), [(12 * 3600 - 60, 302), (12 * 3600 + 1, 403)])
+async def test_a_form_is_taken_for_twelve_hours(
+    app: Quart, token: str, job: str, age: int, status: int
+) -> None:
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) - age)
+        browser = await signed_in(app, token)
+        form = {"csrf_token": await csrf(browser, job)}
+    assert (await browser.post(f"{job}/cancel", form=form)).status_code == status
+
+
 FOREIGN = [
     {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost.evil"},
     {"Origin": "http://localhost:1"}, {"Sec-Fetch-Site": "cross-site"},
@@ -220,6 +235,21 @@ async def test_a_look_at_the_headers_does_not_use_up_a_link(app: Any, token: str
     client = app.test_client()
     assert (await client.head(f"/sign-in/{code}")).status_code == 200
     assert (await client.get(f"/sign-in/{code}")).status_code == 302
+
+
+async def test_with_redis_signing_in_takes_a_new_session_and_ends_the_one_before(
+    clean: Any,
+) -> None:
+    token = make_token(clean.database, Role.OPERATOR)
+    async with clean.app(SESSION_BACKEND="redis").test_app() as running:
+        browser, thief = running.test_client(), running.test_client()
+        await browser.get("/sign-in")
+        (before,) = browser.cookie_jar
+        thief.set_cookie("localhost", before.name, before.value)
+        await sign_in(browser, token)
+        assert [cookie.value for cookie in browser.cookie_jar] != [before.value]
+        answer = await thief.get("/jobs", headers=BROWSER)
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, True)
 
 
 @pytest.fixture

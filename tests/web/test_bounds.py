@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from quart.testing.connections import WebsocketDisconnectError
+from werkzeug.datastructures import Headers
 
 from tests.conftest import Place
 from tests.web.conftest import serving
@@ -123,6 +125,23 @@ async def test_a_flood_is_closed_with_1013(
 ) -> None:
     async with connect_many(served, secret) as socket:
         assert await flooded(socket, frame) == 1013
+
+
+async def test_what_may_wait_to_be_read_is_bounded_however_fast_one_may_send(
+    clean: Place, secret: str
+) -> None:
+    app = clean.app(MAX_FRAMES_PER_SECOND=1_000)
+    headers = Headers({"Authorization": f"Bearer {secret}"})
+    async with app.test_app(), app.test_client().websocket("/ws", headers=headers) as socket:
+        for _ in range(17):  # all before the application has its turn to read one
+            await socket.send("x" * 65_536)
+        with pytest.raises(WebsocketDisconnectError, match="1013"):
+            await asyncio.wait_for(read_on(socket), 10)
+
+
+async def read_on(socket: Any) -> None:
+    while True:
+        await socket.receive()
 
 
 async def test_ten_thousand_jobs_are_too_many(served: Served, secret: str, other: None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from quart import Quart
+from redis import Redis
 from sqlalchemy import text
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -20,6 +21,7 @@ from werkzeug.datastructures import Headers
 from quart_app import jobs
 from quart_app.db import Database
 from quart_app.newjobs import NewJob
+from quart_app.publisher import CHANNEL
 from quart_app.web import live
 from tests import real
 from tests.conftest import Place
@@ -145,9 +147,7 @@ async def test_what_nobody_announced_is_told_although_the_database_was_away_at_f
         return "Those who follow jobs have to wait" in caplog.text
 
     job_id = await apart.start()
-    path = f"/api/jobs/{job_id}/events?after=1"
-    headers = Headers({"Authorization": f"Bearer {secret}", "Accept": "text/event-stream"})
-    following = joining.test_client().request(path, headers=headers)
+    following = streamed(joining, job_id, secret)
     async with joining.test_app(), following as stream, AsyncExitStack() as stack:
         await stream.send_complete()
         assert b"running" in await stream.receive()
@@ -157,6 +157,12 @@ async def test_what_nobody_announced_is_told_although_the_database_was_away_at_f
             await eventually(has_failed)
         assert b"not announced" in await stream.receive()
         await stream.disconnect()
+
+
+def streamed(app: Quart, job_id: str, secret: str) -> Any:
+    """A stream of the job, from its start on."""
+    headers = Headers({"Authorization": f"Bearer {secret}", "Accept": "text/event-stream"})
+    return app.test_client().request(f"/api/jobs/{job_id}/events?after=1", headers=headers)
 
 
 @contextmanager
@@ -172,6 +178,36 @@ def without_jobs(database: Database) -> Iterator[None]:
 def rename(database: Database, table: str, name: str) -> None:
     with database.session() as session:
         session.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
+
+
+@pytest.fixture
+def trusting(clean: Place, monkeypatch: pytest.MonkeyPatch) -> Quart:
+    """Once it has joined a channel, looks at the rows only because Redis may lose something."""
+    monkeypatch.setattr(live, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(live, "_MAKE_SURE_EVERY", 1_000.0)
+    return clean.app()
+
+
+@on_one_database
+async def test_what_redis_has_lost_is_told_by_the_rows_although_it_is_up(
+    trusting: Quart, secret: str, apart: Hand
+) -> None:
+    job_id = await apart.start()
+    async with trusting.test_app(), streamed(trusting, job_id, secret) as stream:
+        await stream.send_complete()
+        assert b"running" in await stream.receive()
+        await eventually(lambda: is_listened_to(trusting, job_id))
+        await apart.say(job_id, "announced elsewhere")
+        async with asyncio.timeout(10):
+            assert b"announced elsewhere" in await stream.receive()
+        await stream.disconnect()
+
+
+async def is_listened_to(app: Quart, job_id: str) -> bool:
+    """Whether the Redis of the application has a subscriber to the job's channel."""
+    with Redis.from_url(app.config["REDIS_URL"]) as redis:
+        ((_, subscribers),) = redis.pubsub_numsub(CHANNEL + job_id)
+    return bool(subscribers)
 
 
 async def hears_of_a_new_job(socket: ClientConnection, hand: Hand) -> bool:

@@ -96,6 +96,17 @@ async def test_a_form_that_is_sent_twice_at_once_is_one_sms(
     assert len(messages(still)) + len(still.jobs()) == 2
 
 
+@pytest.mark.parametrize("send_at", ["", "2999-01-01T10:00"])
+async def test_two_people_whose_forms_are_the_same_each_send_their_sms(
+    app: Quart, browser: Any, still: Ledger, send_at: str
+) -> None:
+    other = await signed_in(app, make_token(app.extensions["db"], Role.OPERATOR, "another"))
+    same = {"nonce": "the same", "send_at": send_at}
+    for each in (browser, other):
+        assert (await post(each, **await blank(each) | same)).status_code == 302
+    assert len(messages(still)) + len(still.jobs()) == 2
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
