@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,6 +22,13 @@ from tasks import attempt, retrying, tracebacks
 from tasks.parameters import bind, model_of, only_model
 
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
+#: Of `@task`: ours, and those of Celery's that are often given.
+_OPTIONS = {
+    "bind", "name", "base", "queue", "priority", "serializer", "ignore_result", "pydantic",
+    "time_limit", "soft_time_limit", "rate_limit", "acks_late", "track_started",
+    "max_attempts", "on_lost", "retry_backoff", "retry_backoff_max", "retry_jitter",
+    "max_retries", "retry_kwargs", "autoretry_for", "dont_autoretry_for", "default_retry_delay",
+}  # fmt: skip
 
 
 def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -35,6 +43,9 @@ def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         return partial(task, **options)
     if options.get("on_lost", "retry") not in ("retry", "fail"):
         raise ValueError(f"on_lost = {options['on_lost']!r}: expected 'retry' or 'fail'")
+    for name in options.keys() - _OPTIONS:  # any other may be somebody's own: Celery takes all
+        if like := get_close_matches(name, _OPTIONS, 1, 0.8):
+            raise TypeError(f"{function.__name__} has no option {name}: is {like[0]} meant?")
     if not options.get("bind") and "self" in [*inspect.signature(function).parameters][:1]:
         raise TypeError(f"{function.__name__} takes self: add bind=True")
     return shared_task(base=JobTask, **retrying.in_our_words(options))(function)

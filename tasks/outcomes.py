@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 def as_json(result: Any) -> Any:
     """The result as it is to be stored; raises ValueError for what cannot be."""
-    plain = to_jsonable_python(result)
+    try:
+        plain = to_jsonable_python(result)
+    except PydanticSerializationError as error:
+        raise ValueError(f"its result is no JSON: {error}") from None
     size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode())
     if size > MOST_RESULT:
         raise ValueError(f"its result takes {size} bytes, and {MOST_RESULT} are kept at most")

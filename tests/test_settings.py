@@ -253,6 +253,11 @@ def test_a_task_module_that_cannot_be_imported_is_told_in_one_line(
             "TypeError: greet takes self: add bind=True (broken_tasks.py:3)",
         ),
         (
+            "@task(max_atempts=3)\ndef greet(): ...",
+            "TypeError: greet has no option max_atempts: is max_attempts meant?"
+            " (broken_tasks.py:2)",
+        ),
+        (
             "@task(on_lost='wait')\ndef greet(): ...",
             "ValueError: on_lost = 'wait': expected 'retry' or 'fail' (broken_tasks.py:2)",
         ),

@@ -182,7 +182,7 @@ def test_a_result_that_cannot_be_kept_fails_the_job(
 def test_a_result_that_is_no_json_fails_the_job(ledger: Ledger, worker: Path) -> None:
     job = ledger.ended(ledger.submit("unprintable"))
     assert (job.state, job.result) == (JobState.FAILED, None)
-    assert "Unable to serialize" in str(job.error)
+    assert "ValueError: its result is no JSON: Unable to serialize" in str(job.error)
 
 
 def test_a_result_of_a_megabyte_is_kept(ledger: Ledger, worker: Path) -> None:
