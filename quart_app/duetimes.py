@@ -56,15 +56,16 @@ def local(schedule: Schedule, time: datetime) -> datetime:
         return time.astimezone(UTC)
 
 
-def is_cron(text: str) -> bool:
-    """Whether this is a rule of five fields, or a form such as @daily, that is ever due."""
-    fields = text.lower() in _FORMS or len(text.split()) == 5
-    if not fields or len(text) > LONGEST_CRON:
-        return False
+def fault_of(cron: str) -> str | None:
+    """Why it is no rule of five fields, or form such as @daily, that is ever due; None if it is."""
+    if cron.lower() not in _FORMS and len(cron.split()) != 5:
+        return "this has another number of fields"
+    if len(cron) > LONGEST_CRON:
+        return "this is too long"
     try:
-        return next(_cron(text, datetime.now(UTC)), None) is not None
-    except CronSimError:
-        return False
+        return None if next(_cron(cron, datetime.now(UTC)), None) else "this is never due"
+    except CronSimError as error:  # which says no more than which field is a bad one
+        return f"this has a {str(error).lower()}, or one that never comes"
 
 
 def _zone(schedule: Schedule) -> ZoneInfo:

@@ -13,7 +13,7 @@ from quart_app.newjobs import NewJob
 from settings import is_zone
 
 MISSED = ("skip", "once", "all")
-_CRON = "expected five fields or a form such as @daily, for a time that there is"
+_CRON = "expected five fields or a form such as @daily"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ def _rule(new: NewSchedule) -> dict[str, Any]:
         raise Invalid("interval", "give cron or interval, not both")
     if new.cron is None and new.interval is None:
         raise Invalid("cron", "give cron or interval")
-    if new.cron is not None and not duetimes.is_cron(new.cron):
-        raise Invalid("cron", _CRON)
+    if new.cron is not None and (fault := duetimes.fault_of(new.cron)):
+        raise Invalid("cron", f"{_CRON}; {fault}")
     shortest, longest = duetimes.SHORTEST, duetimes.LONGEST
     if new.interval is not None and not shortest <= new.interval <= longest:
         raise Invalid("interval", f"expected {shortest} to {longest:.0f} seconds")

@@ -102,7 +102,7 @@ def test_an_interval_goes_by_elapsed_time_whatever_the_clocks_show() -> None:
     "cron", ["0 0 29 2 *", "0 0 * 2 mon#5", "@WEEKLY", " */5  * * * 1-5 ", "0 0 L * *"]
 )
 def test_a_rule_that_is_ever_due_is_cron(cron: str) -> None:
-    assert duetimes.is_cron(cron)
+    assert duetimes.fault_of(cron) is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,15 @@ def test_a_rule_that_is_ever_due_is_cron(cron: str) -> None:
     ],
 )  # fmt: skip
 def test_a_rule_that_is_never_due_is_none(cron: str) -> None:
-    assert not duetimes.is_cron(cron)
+    assert duetimes.fault_of(cron)
+
+
+@pytest.mark.parametrize(
+    ("cron", "fault"),
+    [("61 * * * *", "a bad minute"), ("* * * *", "number of fields"), ("0 0 31 2 *", "bad day")],
+)
+def test_what_is_wrong_with_a_rule_is_said(cron: str, fault: str) -> None:
+    assert fault in str(duetimes.fault_of(cron))
 
 
 def test_no_time_is_beyond_what_a_calendar_knows() -> None:

@@ -1,5 +1,6 @@
 """What the README has one do to write a task, done in a copy of the project."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -48,3 +49,19 @@ def test_a_task_is_written_named_and_run_as_the_readme_says(house: House, tmp_pa
     house.start(cwd=folder)
     said = typed(house, folder, use[use.index("python3 run.py") :])
     assert said.splitlines()[-1].endswith('succeeded  "greeted Ada 3 times"')
+
+
+def test_a_view_is_written_named_and_called_as_the_readme_says(
+    house: House, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(real.ROOT, tmp_path / "copy", ignore=NOT_COPIED))
+    for name, code in zip(("my_tasks", "my_views"), blocks("python"), strict=True):
+        assert code.startswith(f"# {name}.py\n")
+        (folder / f"{name}.py").write_text(code)
+    modules = "CELERY_IMPORTS=tasks.scheduler,tasks.background,my_tasks"
+    (folder / ".env").write_text(f"{modules}\nEXTENSIONS=my_views\n")
+    house.start(cwd=folder)
+    call = 'curl -s -H "Authorization: Bearer $TOKEN" -X POST http://127.0.0.1:8000/welcome/Ada'
+    job = json.loads(typed(house, folder, call))["job"]
+    said = typed(house, folder, f"python3 run.py jobs follow {job}")
+    assert said.splitlines()[-1].endswith('succeeded  "greeted Ada 1 times"')

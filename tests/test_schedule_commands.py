@@ -91,7 +91,7 @@ def shown(place: Place, name: str) -> dict[str, str]:
 
 def test_one_is_paused_and_resumed(clean: Place) -> None:
     make(clean)
-    assert "next: paused" in run(clean, "pause", "mine")[1]
+    assert "is paused" in run(clean, "pause", "mine")[1]
     assert "paused" in run(clean, "list")[1]
     assert "next: 20" in run(clean, "resume", "mine")[1]
 

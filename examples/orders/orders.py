@@ -1,6 +1,6 @@
 """A view, a table, a command and a task of one's own: an order and the job that ships it.
 
-Copy it beside run.py, and in `.env` there:
+Copy it beside run.py, and name it in `.env` there; what else these two lists name stays in them:
 
     EXTENSIONS=orders
     CELERY_IMPORTS=tasks.scheduler,tasks.background,orders

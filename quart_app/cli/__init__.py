@@ -24,7 +24,12 @@ def init_app(app: Quart) -> None:
 def _up(app: Quart) -> click.Command:
     @click.command("up", help="Start everything on this machine; Ctrl-C stops all of it.")
     @click.option("--bind", default="127.0.0.1:8000", show_default=True, help="Address of the web.")
-    @click.option("--workers", default=1, type=click.IntRange(1), help="Number of web processes.")
+    @click.option(
+        "--workers",
+        default=1,
+        type=click.IntRange(1),
+        help="Number of web processes; Celery's are --concurrency.",
+    )
     @click.option("--concurrency", type=click.IntRange(1), help="Size of the Celery pool.")
     def command(bind: str, workers: int, concurrency: int | None) -> None:
         if sys.platform == "win32":

@@ -125,7 +125,8 @@ def _switch(app: Quart, word: str, verb: Callable[..., Schedule]) -> click.Comma
     @click.argument("name")
     def command(name: str) -> None:
         schedule = do(app, _by_name(verb), name)
-        click.echo(f"Schedule {schedule.name!r}; next: {_when(schedule)}.")
+        now = "is paused" if schedule.paused else f"goes on; next: {_when(schedule)}"
+        click.echo(f"Schedule {schedule.name!r} {now}.")
 
     return command
 
