@@ -129,6 +129,16 @@ async def test_a_job_is_cancelled_and_run_again_by_buttons(browser: Any, client:
     assert "Cancel this job" in await text(await browser.get(path))
 
 
+async def test_a_running_job_is_asked_to_stop_by_one_press_of_the_button(
+    browser: Any, app: Quart
+) -> None:
+    path = f"/jobs/{await Hand(app).start()}"
+    form = {"csrf_token": await csrf(browser, path)}
+    assert "Cancel this job" in await text(await browser.get(path))
+    await browser.post(f"{path}/cancel", form=form)
+    assert "Cancel this job" not in await text(await browser.get(path))
+
+
 async def test_a_button_that_comes_too_late_says_so(browser: Any, client: Any) -> None:
     path = f"/jobs/{(await submit(client, delay=60))['id']}"
     form = {"csrf_token": await csrf(browser, path)}
