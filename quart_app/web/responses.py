@@ -31,6 +31,8 @@ _ALSO: Mapping[str, tuple[int, ...]] = {
     "schedules.change": (409,),
     "schedules.delete": (409,),
     "schedules.run": (409, 429),
+    "schedules.resume": (409,),
+    "schedules.show_next": (409,),
 }
 _JOB = {"application/json": {"schema": {"$ref": "#/components/schemas/Job"}}}
 _TEXT = {"schema": {"type": "string"}}
@@ -42,6 +44,8 @@ _CONTENT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "api.list_events": ("200", {"text/event-stream": _TEXT}),
     "ops.metrics": ("200", {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}),
 }  # fmt: skip
+#: Those that may have no more to tell.
+_MAY_BE_OVER = ("api.list_events",)
 _WHEN = {
     400: "The body is not JSON.",
     401: "No token, or one that is not valid (any more).",
@@ -66,6 +70,8 @@ def of(endpoint: str, method: str, operation: Mapping[str, Any]) -> dict[str, An
         answer = described.setdefault(status, {})
         if content:
             answer["content"] = answer.get("content", {}) | content
+    if endpoint in _MAY_BE_OVER:
+        described["204"] = {}
     for code, answer in described.items():
         answer["description"] = answer.get("description") or HTTPStatus(int(code)).phrase
         if endpoint in _MAKES_JOBS and code == "202":

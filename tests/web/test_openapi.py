@@ -72,6 +72,8 @@ async def test_what_is_not_json_says_so(whole: dict[str, Any]) -> None:
     assert types("/metrics", "get", "200") == {"text/plain", "application/openmetrics-text"}
     events = types("/api/jobs/{job_id}/events", "get", "200")
     assert events == {"application/json", "text/event-stream"}
+    path = whole["paths"]["/api/jobs/{job_id}/events"]["get"]
+    assert path["responses"]["204"] == {"description": "No Content"}
 
 
 async def test_the_example_of_each_task_is_accepted(client: Any, whole: dict[str, Any]) -> None:
