@@ -30,7 +30,7 @@ _ALSO: Mapping[str, tuple[int, ...]] = {
     "schedules.create": (404, 409),
     "schedules.change": (409,),
     "schedules.delete": (409,),
-    "schedules.run": (409, 429),
+    "schedules.run": (409, 422, 429),
     "schedules.resume": (409,),
     "schedules.show_next": (409,),
 }

@@ -62,6 +62,8 @@ async def test_what_makes_one_job_takes_an_idempotency_key(whole: dict[str, Any]
     run = "/api/schedules/{schedule_id}/run"
     ours = {"/task", "/api/jobs", "/api/jobs/{job_id}/retry", run}
     assert keyed == ours | {path for path in whole["paths"] if path.startswith(TASKS)}
+    for path in keyed:
+        assert {"409", "422"} <= whole["paths"][path]["post"]["responses"].keys(), path
 
 
 async def test_what_is_not_json_says_so(whole: dict[str, Any]) -> None:
