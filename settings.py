@@ -187,14 +187,14 @@ def _from_environment() -> dict[str, Any]:
     return found
 
 
-def names() -> list[str]:
-    """All of the environment, whether anything reads them or not."""
-    return sorted(os.environ)
-
-
 def celery_names() -> list[str]:
-    """Every `CELERY_*` of them."""
-    return [name for name in names() if name.startswith("CELERY_")]
+    """Every `CELERY_*` of the environment, whether anything reads it or not."""
+    return sorted(name for name in os.environ if name.startswith("CELERY_"))
+
+
+def other_names() -> list[str]:
+    """All the rest of it."""
+    return sorted(os.environ.keys() - celery_names())
 
 
 def _one_line(name: str, messages: list[str]) -> str:

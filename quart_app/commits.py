@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import Select, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 from sqlalchemy.orm import Session, SessionTransaction
@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from quart_app.errors import Unsure
 
 T = TypeVar("T")
-Proof = Callable[[Session], bool]
+#: Selects what only its transaction has written; made when it is needed.
+Proof = Callable[[], Select[Any]]
 
 #: Seconds for all that a verb does, or for one answer to a worker.
 PATIENCE = 20
@@ -45,12 +46,9 @@ def taken(session: Session, name: str) -> list[Any]:
     return _left(session).pop(name, [])
 
 
-def prove(session: Session, is_there: Proof) -> None:
-    """Gives what tells, in a later transaction, whether this one was committed.
-
-    It must wait for the end of this one, which may still be on its way: it reads with a lock.
-    """
-    leave(session, "proofs", is_there)
+def prove(session: Session, proof: Proof) -> None:
+    """Gives what tells, in a later transaction, whether this one was committed."""
+    leave(session, "proofs", proof)
 
 
 def carry_out(door: Door, verb: Callable[[Session], T]) -> tuple[Session, T]:
@@ -97,10 +95,12 @@ def _has_landed(door: Door, session: Session, error: Exception) -> bool:
         if is_cut_off(error) or isinstance(error, NoAnswer):
             raise Unsure from error
         return False
+    # With a lock, which waits for the end of that transaction: it may still be on its way.
+    kept = proofs[-1]().with_for_update(read=True)
     deadline = time.monotonic() + _ASK_FOR
     while (left := deadline - time.monotonic()) > 0:
         with suppress(DBAPIError, NoAnswer):
-            return bool(door.transact(proofs[-1], left))
+            return door.transact(lambda asking: asking.execute(kept).first(), left) is not None
         door.sleep(0.2)
     raise Unsure from error
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Row, Table, insert, select
+from sqlalchemy import Row, Select, Table, insert, select
 from sqlalchemy.orm import Session
 
 from quart_app import commits
@@ -36,7 +36,7 @@ def record(session: Session, new: Sequence[NewEvent]) -> None:
         return
     values = [event._asdict() for event in new]
     session.execute(_INSERT, values if len(values) > 1 else values[0])
-    commits.prove(session, partial(_is_there, event=new[-1]))
+    commits.prove(session, partial(_kept, new[-1]))
     announce(session, [frame(event) for event in new])
 
 
@@ -86,11 +86,7 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _is_there(session: Session, event: NewEvent) -> bool:
-    """Its time tells it from the one that somebody else wrote with the same seq.
-
-    While the transaction that wrote it has not ended, its row is locked: this waits for that.
-    """
+def _kept(event: NewEvent) -> Select[Any]:
+    """Its time tells it from the one that somebody else wrote with the same seq."""
     same = (Event.job_id == event.job_id, Event.seq == event.seq, Event.at == event.at)
-    kept = select(Event.seq).where(*same).with_for_update(read=True)
-    return session.scalar(kept) is not None
+    return select(Event.seq).where(*same)

@@ -5,10 +5,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, TypeVar
 
 from quart import Quart
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, event, func, select
 
 from quart_app import db, events, jobs
 from quart_app.celeryext import in_app_context
@@ -67,6 +68,21 @@ class Book:
     def set(self, row: Any, **values: Any) -> None:
         """Changes columns of one row behind the domain's back."""
         self(lambda session: _change(session.merge(row), values))
+
+    @contextmanager
+    def interrupted(self, change: str, *, before: str, turn: int = 1) -> Iterator[None]:
+        """Makes the change at that turn of a statement, as if another had just committed it."""
+        turns = count(1)
+
+        def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith(before) and next(turns) == turn:
+                cursor.execute(change)
+
+        event.listen(self.database.engine, "before_cursor_execute", look)
+        try:
+            yield
+        finally:
+            event.remove(self.database.engine, "before_cursor_execute", look)
 
     def close(self) -> None:
         asyncio.run(self.database.close())

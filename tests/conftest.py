@@ -24,6 +24,7 @@ from quart_app.relay import Relay
 from settings import broker_url
 from tests import real
 from tests.book import Book
+from tests.cutter import Cutter
 from tests.ledger import Ledger
 
 STRICT = bool(os.environ.get("QM_TEST_STRICT"))
@@ -187,6 +188,17 @@ def clean(places: list[Place], request: pytest.FixtureRequest) -> Place:
     with Redis.from_url(place.redis_url) as client:
         client.flushall()
     return place
+
+
+@pytest.fixture
+def cutter(clean: Place) -> Iterator[Cutter]:
+    """Before the database of the place, for whoever comes by its `url`."""
+    if clean.name == "sqlite":
+        pytest.skip("no network lies before SQLite")
+    cutter = Cutter(clean.database_url)
+    cutter.start()
+    yield cutter
+    cutter.close()
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 """A commit whose answer is lost: what became of it is asked for, and never guessed."""
 
 import asyncio
-import re
-import select
-import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from celery.app.trace import build_tracer
 from quart import Quart
-from sqlalchemy import func, make_url, text
+from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
 from quart_app import attempts, db, jobs, lists, nodes, submissions
@@ -25,87 +21,18 @@ from quart_app.together import Late
 from tasks import outcomes
 from tests.book import ADD
 from tests.conftest import Caller, Place, make_token, speaking
+from tests.cutter import Cutter
 from tests.ledger import Ledger
 from tests.real import eventually, until
 
 BATCH = {"jobs": [{"task": ADD, "args": [number], "delay": 60} for number in range(3)]}
 SCHEDULE = {"name": "nightly", "task": ADD, "args": [1], "cron": "0 3 * * *"}
-_WRITES = re.compile(b"INSERT INTO|UPDATE (jobs|schedules)")
-
-
-class Cutter(threading.Thread):
-    """A proxy before MySQL that cuts a connection at the COMMIT of a change, once told to."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._port, self.port = port, self._server.getsockname()[1]
-        #: "before" the server gets the COMMIT, or "after" it has answered; "away" from then on.
-        #: When "late" the server gets it once `may_commit` is set.
-        self.cut = ""
-        self.is_away, self.may_commit = False, threading.Event()
-        #: While `passes` is not set nothing does, and nothing is closed; `holds` tells of that.
-        self.passes, self.holds = threading.Event(), threading.Event()
-        self.passes.set()
-
-    def run(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def close(self) -> None:
-        self.may_commit.set()
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-    def _serve(self, client: socket.socket) -> None:
-        server, has_written = socket.create_connection(("127.0.0.1", self._port)), False
-        with closing(client), closing(server):
-            while not self.is_away:
-                for ready in select.select([client, server], [], [], 0.2)[0]:
-                    data = ready.recv(65536)
-                    self._wait()
-                    is_end = ready is client and b"COMMIT" in data
-                    if is_end and has_written and self.cut:
-                        self._cut(data, client, server)
-                        return
-                    has_written = not is_end and (has_written or bool(_WRITES.search(data)))
-                    if not data:
-                        return
-                    (server if ready is client else client).sendall(data)
-
-    def _wait(self) -> None:
-        if not self.passes.is_set():
-            self.holds.set()
-            self.passes.wait(20)
-
-    def _cut(self, data: bytes, client: socket.socket, server: socket.socket) -> None:
-        where, self.cut = self.cut, ""
-        self.is_away = where.endswith("away")
-        if where == "late":
-            client.close()
-            self.may_commit.wait(20)
-        if where.startswith(("after", "late")):
-            server.sendall(data)
-            server.recv(65536)
-
-
-@pytest.fixture
-def cutter(clean: Place) -> Iterator[Cutter]:
-    if clean.name == "sqlite":
-        pytest.skip("no network lies before SQLite")
-    cutter = Cutter(make_url(clean.database_url).port or 3306)
-    cutter.start()
-    yield cutter
-    cutter.close()
 
 
 @pytest.fixture
 def behind(clean: Place, cutter: Cutter) -> Ledger:
     """The ledger, with the cutter before its database."""
-    url = make_url(clean.database_url).set(port=cutter.port)
-    return Ledger(clean.app(DATABASE_URL=url.render_as_string(hide_password=False)))
+    return Ledger(clean.app(DATABASE_URL=cutter.url))
 
 
 @pytest.fixture
@@ -291,8 +218,7 @@ async def test_of_many_that_are_cancelled_it_is_said_that_the_outcome_is_unknown
 async def test_all_who_share_a_transaction_hear_that_it_is_unknown(
     clean: Place, cutter: Cutter
 ) -> None:
-    url = make_url(clean.database_url).set(port=cutter.port)
-    app = clean.app(DATABASE_URL=url.render_as_string(hide_password=False))
+    app = clean.app(DATABASE_URL=cutter.url)
     async with app.app_context():
         await submit_shared(1)
         cutter.cut = "after, then away"
@@ -306,8 +232,7 @@ async def test_all_who_share_a_transaction_hear_that_it_is_unknown(
 async def test_a_request_waits_for_a_frozen_database_for_so_long_and_hears_what_is_known(
     clean: Place, cutter: Cutter
 ) -> None:
-    url = make_url(clean.database_url).set(port=cutter.port)
-    app = clean.app(DATABASE_URL=url.render_as_string(hide_password=False), REQUEST_PATIENCE=2.0)
+    app = clean.app(DATABASE_URL=cutter.url, REQUEST_PATIENCE=2.0)
     async with app.app_context():
         await submit_shared(1)
         cutter.passes.clear()

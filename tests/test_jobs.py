@@ -4,15 +4,14 @@ import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, update
+from sqlalchemy import delete, update
 
 from quart_app import attempts, bulk, db, jobs
 from quart_app.celeryext import in_app_context
@@ -381,27 +380,9 @@ def test_a_job_that_its_worker_lets_go_while_it_is_cancelled_is_cancelled(
 ) -> None:
     job = book.submit()
     book.set(job, state=JobState.RUNNING)
-    with before_the_second_update(book, f"UPDATE jobs SET state = '{state}'"):
+    with book.interrupted(f"UPDATE jobs SET state = '{state}'", before="UPDATE jobs", turn=2):
         assert book(jobs.cancel, job.id).state is JobState.CANCELLED
     assert book.job(job.id).state is JobState.CANCELLED
-
-
-@contextmanager
-def before_the_second_update(book: Book, change: str) -> Iterator[None]:
-    """Makes the change there, as if another had committed it just then."""
-    updates: list[str] = []
-
-    def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        updates.extend([statement] if statement.startswith("UPDATE jobs") else [])
-        if len(updates) == 2:
-            cursor.execute(change)
-            updates.append(change)
-
-    event.listen(book.database.engine, "before_cursor_execute", look)
-    try:
-        yield
-    finally:
-        event.remove(book.database.engine, "before_cursor_execute", look)
 
 
 def test_a_job_that_was_cancelled_and_then_fails_is_cancelled(book: Book) -> None:

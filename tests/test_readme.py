@@ -30,6 +30,12 @@ def house(tmp_path: Path) -> Iterator[House]:
     end(one)
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the project."""
+    return Path(shutil.copytree(real.ROOT, tmp_path / "copy", ignore=NOT_COPIED))
+
+
 def typed(house: House, folder: Path, command: str) -> str:
     """What is said in another terminal, where no variable is set but the token."""
     here = f"{sys.executable} -m quart --app asgi"
@@ -41,8 +47,7 @@ def typed(house: House, folder: Path, command: str) -> str:
     ).stdout  # fmt: skip
 
 
-def test_a_task_is_written_named_and_run_as_the_readme_says(house: House, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(real.ROOT, tmp_path / "copy", ignore=NOT_COPIED))
+def test_a_task_is_written_named_and_run_as_the_readme_says(house: House, folder: Path) -> None:
     (folder / "my_tasks.py").write_text(blocks("python")[0])
     name, use = blocks("shell")
     typed(house, folder, name.removesuffix("python3 run.py\n"))
@@ -51,10 +56,7 @@ def test_a_task_is_written_named_and_run_as_the_readme_says(house: House, tmp_pa
     assert said.splitlines()[-1].endswith('succeeded  "greeted Ada 3 times"')
 
 
-def test_a_view_is_written_named_and_called_as_the_readme_says(
-    house: House, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(real.ROOT, tmp_path / "copy", ignore=NOT_COPIED))
+def test_a_view_is_written_named_and_called_as_the_readme_says(house: House, folder: Path) -> None:
     for name, code in zip(("my_tasks", "my_views"), blocks("python"), strict=True):
         assert code.startswith(f"# {name}.py\n")
         (folder / f"{name}.py").write_text(code)

@@ -1,13 +1,11 @@
 """Tokens: shown once, kept as digests, and links that sign in once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from quart_app import tokens
 from quart_app.errors import Conflict, Invalid, NotFound
@@ -113,24 +111,10 @@ def test_of_those_who_use_a_link_at_once_one_gets_in(book: Book, secret: str) ->
     assert secret
 
 
-@contextmanager
-def before_the_update(book: Book, change: str) -> Iterator[None]:
-    """Makes the change there, as if another had committed it just then."""
-
-    def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("UPDATE tokens"):
-            cursor.execute(change)
-
-    event.listen(book.database.engine, "before_cursor_execute", look)
-    try:
-        yield
-    finally:
-        event.remove(book.database.engine, "before_cursor_execute", look)
-
-
 def test_a_link_that_another_has_used_just_then_lets_nobody_in(book: Book, secret: str) -> None:
     code = book(tokens.make_link, "ada")
-    with before_the_update(book, "UPDATE tokens SET link_digest = NULL, link_until = NULL"):
+    used = "UPDATE tokens SET link_digest = NULL, link_until = NULL"
+    with book.interrupted(used, before="UPDATE tokens"):
         assert book(tokens.redeem_link, code) is None
     assert secret
 

@@ -63,13 +63,13 @@ class _Quiet:
 
     def reason(self, is_over: bool) -> str | None:
         """A sentence, unless it was told."""
-        is_long = time.monotonic() > self._since + _QUIET
-        if is_over or is_long:
-            self._since = time.monotonic()
-        if is_over or not is_long:
+        now = time.monotonic()
+        if is_over:
+            self._since = now
+        if now <= self._since + _QUIET:
             return None
         before, found = self._known, _look(self._app, why.explain, self._job_id)
-        self._known = found.reason
+        self._since, self._known = now, found.reason
         return None if found.reason == before else found.detail
 
 

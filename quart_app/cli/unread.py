@@ -19,17 +19,13 @@ _VERY = 0.88
 
 def names() -> list[tuple[str, str]]:
     """Each, and the known one most like it or ""."""
-    known = _known()
-    odd = [name for name in settings.celery_names() if name not in known]
-    found = [(name, "".join(get_close_matches(name, known, 1))) for name in odd]
-    # Any other may be a program's of its own, unless it is very like one of ours.
-    others = [name for name in settings.names() if name not in known and name not in odd]
-    likely = [(name, "".join(get_close_matches(name, _ours(), 1, _VERY))) for name in others]
+    known, ours = _known(), [name for name in vars(settings) if name.isupper()]
+    celerys = [name for name in settings.celery_names() if name not in known]
+    found = [(name, "".join(get_close_matches(name, known, 1))) for name in celerys]
+    # Any other may be a program's own, unless it is very like one of ours.
+    others = [name for name in settings.other_names() if name not in known]
+    likely = [(name, "".join(get_close_matches(name, ours, 1, _VERY))) for name in others]
     return found + [(name, like) for name, like in likely if like]
-
-
-def _ours() -> list[str]:
-    return [name for name in vars(settings) if name.isupper()]
 
 
 def _known() -> set[str]:

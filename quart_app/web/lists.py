@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from quart import Blueprint, Response, current_app
+from quart import Blueprint
 from quart_schema import document_response, validate_querystring, validate_request
 
 from quart_app import bulk, db, lists
@@ -22,8 +22,7 @@ async def search(query_args: schemas.Search) -> Any:
     or `q` have many jobs looked through, and where the jobs are big. Only a `next` of null is the
     end.
     """
-    text = await threads.read(lambda: current_app.json.dumps(_page(query_args)))
-    return Response(text, content_type="application/json")
+    return await threads.answer(_page, query_args)
 
 
 @blueprint.post("/api/jobs/cancel")

@@ -56,8 +56,7 @@ async def list_workers() -> Any:
 @document_response(answers.Queues)
 async def list_queues() -> Any:
     """What waits in each queue, and for how long; who listens; jobs that come and go a minute."""
-    text = await threads.read(lambda: current_app.json.dumps({"items": queues_json()}))
-    return Response(text, content_type="application/json")
+    return await threads.answer(lambda: {"items": queues_json()})
 
 
 def queues_json() -> list[dict[str, Any]]:

@@ -149,8 +149,8 @@ class EventSearch(Strict):
 
 def filters_of(search: BaseModel) -> dict[str, Any]:
     """What narrows a list, as its address has it; not which page of it."""
-    narrowing = search.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor"})
-    return {name: value for name, value in narrowing.items() if value != ""}
+    given = search.model_dump(mode="json", exclude={"limit", "cursor"})
+    return {name: value for name, value in given.items() if value not in (None, "")}
 
 
 def read(model: type[Model], value: Any) -> Model:

@@ -10,11 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from quart import Quart
-from sqlalchemy import make_url
 from werkzeug.datastructures import Headers
 
 from tests.conftest import Place
-from tests.test_cut_commits import Cutter
+from tests.cutter import Cutter
 from tests.web.conftest import serving
 from tests.web.following import Hand, Served, numbered, told
 
@@ -56,18 +55,9 @@ async def test_a_long_list_is_made_piece_by_piece(app: Quart, token: str, hand: 
 
 
 @pytest.fixture
-def cutter(clean: Place) -> Iterator[Cutter]:
-    cutter = Cutter(make_url(clean.database_url).port or 3306)
-    cutter.start()
-    yield cutter
-    cutter.close()
-
-
-@pytest.fixture
 def web(clean: Place, cutter: Cutter, tmp_path: Path) -> Iterator[Served]:
     """A web process whose database goes away when the cutter is told so."""
-    url = make_url(clean.database_url).set(port=cutter.port)
-    behind = replace(clean, database_url=url.render_as_string(hide_password=False))
+    behind = replace(clean, database_url=cutter.url)
     with serving(behind, tmp_path / "web.log") as web:
         yield web
 
