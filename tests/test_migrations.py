@@ -10,7 +10,7 @@ import pymysql
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import inspect, make_url, text
+from sqlalchemy import event, inspect, make_url, text
 
 from quart_app import migrations
 from quart_app.db import Database
@@ -71,6 +71,7 @@ def downgrade(database: Database, revision: str = "base") -> None:
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
+        connection.commit()
 
 
 def test_migrations_lead_to_the_schema_of_the_models(urls: list[str], database: Database) -> None:
@@ -138,6 +139,18 @@ def test_processes_that_migrate_at_once_do_no_harm(urls: list[str], database: Da
     said = {child.communicate(timeout=60)[0].strip() for child in children}
     assert [child.returncode for child in children] == [0, 0, 0]
     assert said == {migrations.head()} == {migrations.current(database)}
+
+
+def test_sqlite_is_never_seen_between_two_revisions(urls: list[str], database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("a server's DDL commits by itself")
+    other, seen = Database(urls[0]), set()
+    event.listen(database.engine, "begin", lambda _: seen.add(migrations.current(other)))
+    event.listen(database.engine, "commit", lambda _: seen.add(migrations.current(other)))
+    migrations.upgrade(database)
+    other.engine.dispose()
+    assert migrations.current(database) == migrations.head()
+    assert seen == {None, migrations.head()}
 
 
 def test_what_is_met_is_upgraded_on_sqlite_and_named_on_a_server(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Alembic's way in; the connection is given by `quart_app.migrations`."""
+"""Alembic's way in; the connection is given, and committed, by `quart_app.migrations`."""
 
 from alembic import context
 
@@ -13,4 +13,3 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
-connection.commit()

@@ -31,14 +31,15 @@ def upgrade(database: Database) -> None:
 
 @contextmanager
 def _alone(database: Database) -> Iterator[Connection]:
-    """A connection with which no other process migrates meanwhile."""
+    """A connection with which no other process migrates meanwhile, in one transaction."""
     if database.is_sqlite:
-        with database.engine.execution_options(begin="EXCLUSIVE").connect() as connection:
+        # Alembic, left to itself, would commit each revision and let another process in between.
+        with database.engine.execution_options(begin="EXCLUSIVE").begin() as connection:
             yield connection
         return
     # Of its own, since the others are limited to short statements.
     url, how = database.engine.url, database.encryption
-    with create_engine(url, poolclass=NullPool, connect_args=how).connect() as connection:
+    with create_engine(url, poolclass=NullPool, connect_args=how).begin() as connection:
         name = {"name": _LOCK, "patience": _PATIENCE}
         if not connection.scalar(text("SELECT GET_LOCK(:name, :patience)"), name):
             raise Behind(f"Another process has been migrating for {_PATIENCE} s: try again later.")
