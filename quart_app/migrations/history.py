@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, text
+from pymysql import OperationalError
+from pymysql.constants import ER
+from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from quart_app.db import Database
@@ -15,6 +18,8 @@ from quart_app.migrations import Behind
 
 _LOCK = "quartermaster.migrations"
 _PATIENCE = 60
+#: There is such a table, column or index already, or none to be dropped.
+_DONE = (ER.TABLE_EXISTS_ERROR, ER.DUP_FIELDNAME, ER.DUP_KEYNAME, ER.CANT_DROP_FIELD_OR_KEY)
 
 
 def upgrade(database: Database) -> None:
@@ -43,4 +48,17 @@ def _alone(database: Database) -> Iterator[Connection]:
         name = {"name": _LOCK, "patience": _PATIENCE}
         if not connection.scalar(text("SELECT GET_LOCK(:name, :patience)"), name):
             raise Behind(f"Another process has been migrating for {_PATIENCE} s: try again later.")
+        if inspect(connection).has_table("alembic_version"):  # else what is there is not ours
+            event.listen(connection.engine, "do_execute", _unless_it_is_done)
         yield connection
+
+
+def _unless_it_is_done(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:
+    """Goes on where an upgrade was cut off: the server commits each statement that makes a table,
+    a column or an index by itself, but a revision counts as done only with its last one."""
+    try:
+        cursor.execute(statement, parameters)
+    except OperationalError as error:
+        if error.args[0] not in _DONE:
+            raise
+    return True
