@@ -54,6 +54,15 @@ def test_a_claim_holds_a_lease_by_the_databases_clock(book: Book) -> None:
     assert timedelta(seconds=8.9) < held < timedelta(seconds=9.1)
 
 
+def test_what_is_claimed_was_with_the_broker(book: Book) -> None:
+    unnoted = running(book)
+    assert unnoted.accepted_at <= unnoted.published_at <= unnoted.started_at  # type: ignore[operator]
+    noted = book.submit()
+    book.set(noted, published_at=noted.accepted_at)
+    assert claim(book, noted)
+    assert book.job(noted.id).published_at == noted.accepted_at
+
+
 @pytest.mark.parametrize(
     "columns",
     [

@@ -49,6 +49,14 @@ def queued_far_away(ledger: Ledger, *args: Any) -> str:
     return ledger.submit("add", *args, queue="nowhere")
 
 
+def test_a_job_is_with_the_broker_before_it_starts_however_quick_the_worker(
+    ledger: Ledger, worker: Path
+) -> None:
+    ended = [ledger.ended(ledger.submit("add", number)) for number in range(30)]
+    times = [[job.accepted_at, job.published_at, job.started_at, job.finished_at] for job in ended]
+    assert times == [sorted(each) for each in times]  # type: ignore[type-var]
+
+
 def test_a_forged_message_does_not_change_the_arguments(
     ledger: Ledger, clean: Place, worker: Path
 ) -> None:
