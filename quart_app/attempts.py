@@ -152,6 +152,12 @@ def cancel(session: Session, job_id: str, attempt: int) -> None:
     _fenced(_CANCEL(session, job_id, {"error": "cancelled while running"}, mine=attempt))
 
 
+def leave(session: Session, job_id: str, attempt: int) -> None:
+    """Cancels the job while its body goes on, since nothing ends that: its end comes too late."""
+    said = {"error": "cancelled while running; its body does not stop, and is left to itself"}
+    _fenced(_CANCEL(session, job_id, said, mine=attempt))
+
+
 def postpone(
     session: Session,
     job_id: str,

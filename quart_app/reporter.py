@@ -29,6 +29,7 @@ _WRITE_PAUSE = 0.02
 _PROGRESS_EVERY = 1.0
 _HEAR_EVERY = 5.0  # that it is to stop, which a long lease must not put off
 _COURTESY = 5.0  # for a cancelled body to look and to stop by itself
+_LONGEST_STAY = 20.0  # of its job in its hands, when nothing reaches it
 _MOST_LINES = 10_000
 _LONGEST_LINE = 8_192
 
@@ -59,7 +60,7 @@ class Run:
         self.interrupt = Interrupt(loops.wake)
         self.lock = threading.Lock()
         self.written_at = time.monotonic()
-        self._asked_at = math.inf
+        self._cancelled_at = self._asked_at = math.inf
         self._reporter = reporter
         self._lines: deque[Line] = deque()
         #: How many of them the last call of `store` wrote, while nobody knows whether they are in.
@@ -91,7 +92,7 @@ class Run:
             self.interrupt.fire()
 
     def give_up(self) -> None:
-        """The job was given to another attempt: whatever this one does is in vain."""
+        """The job has ended or was given to another attempt: whatever this one does is in vain."""
         self.lost = True
         self._asked_at = -math.inf
 
@@ -115,7 +116,12 @@ class Run:
     def is_due(self, keep_every: float) -> bool:
         silent = time.monotonic() - self.written_at
         said = self._progress is not self._stored and silent >= _PROGRESS_EVERY
-        return bool(self._lines) or said or silent >= keep_every
+        return bool(self._lines) or said or silent >= keep_every or self.is_deaf
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether its body went on though it was cancelled, and interrupted again and again."""
+        return time.monotonic() > self._cancelled_at + _LONGEST_STAY
 
     def store(self, session: Session, lease: float) -> dict[str, Any] | None:
         """Writes what was said since and extends the lease, under the fence; `lock` is held."""
@@ -127,7 +133,8 @@ class Run:
             session, self.job_id, self.attempt, lease, progress=newest, lines=lines
         )
         if asked and not self.cancelled:
-            self.cancelled, self._asked_at = True, time.monotonic()
+            self.cancelled = True
+            self._cancelled_at = self._asked_at = time.monotonic()
         return newest
 
     def stored(self, newest: dict[str, Any] | None) -> None:
@@ -220,10 +227,15 @@ class Reporter:
         # Who holds the lock writes the job's end, and what is unsaid with it: that may take long.
         if not run.lock.acquire(blocking=False):
             return
+        is_deaf = run.is_deaf
         try:
             with self.database.session() as session:
                 newest = run.store(session, self.lease)
+                if is_deaf:
+                    attempts.leave(session, run.job_id, run.attempt)
             run.stored(newest)
+            if is_deaf:
+                run.give_up()
         except Fenced:
             run.give_up()
         except Exception as error:  # this thread keeps every lease of the process: it goes on

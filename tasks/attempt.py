@@ -55,8 +55,8 @@ def perform(
             traced.outcome = "cancelled" if attempt.run.heeded else "succeeded"
             return result
     except Fenced:
-        logger.warning("Job %s went to another attempt: this one records nothing.", job.id)
-        raise Ignore(f"job {job.id} went to another attempt") from None
+        logger.warning("Job %s ended or went to another attempt: this one records nothing.", job.id)
+        raise Ignore(f"job {job.id} ended or went to another attempt") from None
     finally:
         reporter.get().end(attempt.run)
 

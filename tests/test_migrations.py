@@ -228,6 +228,21 @@ def test_a_server_that_is_away_is_not_taken_for_an_old_one() -> None:
     migrations.ensure(Database("mysql://root@127.0.0.1:1/none"))
 
 
+async def test_a_web_says_that_a_servers_schema_is_behind(
+    place: Place, urls: list[str], tmp_path: Path
+) -> None:
+    if place.name == "sqlite":
+        pytest.skip("it is brought up to date by the web")
+    app = Place("behind", tmp_path, urls[0], f"unix://{tmp_path}/nobody").app()
+    headers = {"Authorization": "Bearer qm_of_somebody"}
+    async with app.test_app() as serving:
+        for path in ("/api/jobs", "/jobs"):
+            answer = await serving.test_client().get(path, headers=headers)
+            said = await answer.get_json()
+            assert (answer.status_code, said["title"]) == (503, "Schema is behind")
+            assert "run.py migrate" in said["detail"]
+
+
 async def test_a_web_by_itself_brings_sqlite_up_to_date(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new folder/a.sqlite3"
     app = Place("sqlite", tmp_path, url, f"unix://{tmp_path}/nobody").app()

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import delete
 
 from quart_app.models import Base
+from quart_app.web.answers import Ready
 from tests import real
 from tests.conftest import Place
 from tests.real import until
@@ -161,7 +162,10 @@ def test_valkey_is_started_only_where_no_redis_is_named(
 
 
 def test_once_it_says_so_it_is_ready(house: House) -> None:
-    assert house.get("/readyz").status_code == 200
+    answer = house.get("/readyz")
+    assert answer.status_code == 200
+    ready = Ready.model_validate(answer.json())
+    assert (ready.status, set(ready.parts.values())) == ("ready", {"ok"})
 
 
 def test_a_job_runs(house: House, tmp_path: Path) -> None:

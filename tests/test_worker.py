@@ -100,10 +100,26 @@ def test_an_attempt_that_was_given_away_records_nothing(
     stack.enter_context(real.worker(nervous, tmp_path / "other", *MINE, "-n", "b@%h"))
     result = ledger.ended(job_id).result
     os.kill(child, signal.SIGCONT)
-    until(lambda: f"Job {job_id} went to another attempt" in log.read_text())
+    until(lambda: f"Job {job_id} ended or went to another attempt" in log.read_text())
     job = ledger.job(job_id)
     assert (job.result, job.attempt, len(ledger.events(job_id, "state"))) == (result, 2, 5)
     assert result != child
+
+
+def test_a_job_whose_body_nothing_ends_is_cancelled_all_the_same(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    with real.worker(clean.env, tmp_path / "log", *MINE, "-P", "threads") as log:
+        marks = tmp_path / "marks"
+        job_id = ledger.submit("touch", str(marks), 28.0, queue="mine")
+        until_begun(marks)
+        ledger.cancel(job_id)
+        assert ledger.ended(job_id, 30).state is JobState.CANCELLED
+        until(lambda: f"Job {job_id} ended or went to another attempt" in log.read_text())
+        assert ledger.ended(ledger.submit("add", 1, queue="mine")).state is JobState.SUCCEEDED
+    assert ledger.job(job_id).state is JobState.CANCELLED
+    last = ledger.events(job_id, "state")[-1]
+    assert (last["state"], "left to itself" in last["error"]) == ("cancelled", True)
 
 
 def test_workers_of_the_same_name_have_a_row_each(

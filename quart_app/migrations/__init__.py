@@ -18,6 +18,7 @@ _VERSIONS = Path(__file__).with_name("versions")
 class Behind(Problem):
     """The database's schema is not the one this version works with."""
 
+    status = 503
     title = "Schema is behind"
 
 

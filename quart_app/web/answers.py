@@ -210,5 +210,5 @@ class Alive(Strict):
 class Ready(Strict):
     """Each part, "ok" or what is wrong with it."""
 
-    status: str = Field(examples=["ready", "missing: worker, beat"])
+    status: str = Field(examples=["ready"])
     parts: dict[str, str]

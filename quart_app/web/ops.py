@@ -9,7 +9,7 @@ from quart_schema import document_response
 
 from quart_app import db, health, publisher, queues, workers
 from quart_app.health import Part
-from quart_app.web import answers, schemas, threads
+from quart_app.web import answers, problems, schemas, threads
 
 blueprint = Blueprint("ops", __name__)
 
@@ -26,15 +26,16 @@ async def healthz() -> Any:
 
 
 @blueprint.get("/readyz")
-@document_response(answers.Ready, 503)
 @document_response(answers.Ready)
 async def readyz() -> Any:
-    """Ready: every part is there; 503 names what is missing."""
+    """Ready: every part is there; 503 names what is missing, and has the same `parts`."""
     parts = await _check()
-    missing = [part.name for part in parts if part.fault]
-    status = "missing: " + ", ".join(missing) if missing else "ready"
     shown = {part.name: part.fault or "ok" for part in parts}
-    return {"status": status, "parts": shown}, 503 if missing else 200
+    if missing := [part.name for part in parts if part.fault]:
+        detail = "missing: " + ", ".join(missing)
+        again = problems.RETRY_AFTER
+        return await problems.answer(503, "Not ready", detail, parts=shown, headers=again)
+    return {"status": "ready", "parts": shown}
 
 
 @blueprint.get("/metrics")

@@ -1,5 +1,6 @@
 """Errors as callers see them: problem+json (RFC 9457) for programs, a page for people."""
 
+import asyncio
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -15,13 +16,15 @@ from quart import (
     websocket,
 )
 from quart_schema import RequestSchemaValidationError
+from sqlalchemy.exc import ProgrammingError
 from werkzeug.exceptions import HTTPException
 
-from quart_app import baggage, db
+from quart_app import baggage, db, migrations
 from quart_app.errors import Full, Invalid, Problem, Unsure
+from quart_app.migrations import Behind
 from quart_app.web import schemas
 
-_RETRY_AFTER = {"Retry-After": "2"}
+RETRY_AFTER = {"Retry-After": "2"}
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ def init_app(app: Quart) -> None:
     app.register_error_handler(HTTPException, _http)
     for away in db.AWAY:
         app.register_error_handler(away, _database_away)
+    app.register_error_handler(ProgrammingError, _no_such_table)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -48,7 +52,7 @@ async def answer(status: int, title: str, detail: str, **more: Any) -> Response:
 
 def headers(error: Problem) -> dict[str, str]:
     """When to come again, where that may help."""
-    return _RETRY_AFTER if isinstance(error, (Full, Unsure)) else {}
+    return RETRY_AFTER if isinstance(error, (Full, Unsure)) else {}
 
 
 def is_page() -> bool:
@@ -92,7 +96,16 @@ async def _http(error: HTTPException) -> Response:
 async def _database_away(error: Exception) -> Response:
     logger.warning("The database did not answer: %s", type(error).__name__)
     detail = "The database is not available; nothing was changed. Try again soon."
-    return await answer(503, "Service Unavailable", detail, headers=_RETRY_AFTER)
+    return await answer(503, "Service Unavailable", detail, headers=RETRY_AFTER)
+
+
+async def _no_such_table(error: ProgrammingError) -> Response:
+    """Or no such column, as it seems: nobody may have migrated the database yet."""
+    try:
+        await asyncio.to_thread(migrations.ensure, db.get())
+    except Behind as behind:
+        return await _domain(behind)
+    return await _unexpected(error)
 
 
 async def _unexpected(error: Exception) -> Response:

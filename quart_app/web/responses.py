@@ -13,6 +13,11 @@ PROBLEM = {
         "status": {"type": "integer"},
         "detail": {"type": "string"},
         "field": {"type": "string", "description": "What is wrong, as the caller wrote it."},
+        "parts": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "Of /readyz: each part, with what is wrong with it, or ok.",
+        },
     },
 }
 _PUBLIC = ("ops.healthz", "ops.readyz")
@@ -27,6 +32,7 @@ _ALSO: Mapping[str, tuple[int, ...]] = {
     "api.retry": (409, 429),
     "api.list_events": (429,),
     "audit.search": (403,),
+    "ops.readyz": (503,),
     "schedules.create": (404, 409),
     "schedules.change": (409,),
     "schedules.delete": (409,),
@@ -56,7 +62,7 @@ _WHEN = {
     415: "The body is not sent as application/json.",
     422: "A value cannot be used; `field` names it.",
     429: "Too much at once: try again later.",
-    503: "The database does not answer: try again soon.",
+    503: "The database does not answer, or another part that is needed: try again soon.",
 }
 _LATER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _WHERE = {"Location": {"description": "The path of the job.", "schema": {"type": "string"}}}

@@ -25,9 +25,10 @@ async def test_alive_needs_nothing(app: Quart) -> None:
 async def test_not_ready_names_what_is_missing(app: Quart) -> None:
     answer = await app.test_client().get("/readyz")
     said = await answer.get_json()
-    assert answer.status_code == 503
+    assert (answer.status_code, said["status"], said["title"]) == (503, 503, "Not ready")
+    assert answer.content_type == "application/problem+json"
     assert said["parts"]["database"] == said["parts"]["broker"] == "ok"
-    assert "beat" in said["status"]
+    assert "beat" in said["detail"]
 
 
 async def test_a_database_and_a_broker_that_are_away_are_named(tmp_path: Path) -> None:
