@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from celery.app import defaults
 from celery.app.backends import BACKEND_ALIASES
 from celery.schedules import crontab
+from dotenv import load_dotenv
 from environs import Env, EnvValidationError, ValidationError
 from kombu.transport import TRANSPORT_ALIASES
 from marshmallow.validate import OneOf, Range
@@ -216,8 +217,9 @@ def _masked(name: str, value: str) -> str:
 
 
 _wrong: dict[str, list[str]] = {}
+# Into the environment itself, where Celery, OpenTelemetry and a few lines below look, too.
+load_dotenv(BASE / ".env")
 env = _Environment(eager=False)
-env.read_env(str(BASE / ".env"), recurse=False)
 
 # Where things are kept
 VAR_DIR = BASE / _text("VAR_DIR", "var")

@@ -176,6 +176,32 @@ def test_the_environment_goes_before_the_env_file_and_that_before_the_default(
     assert [found[name] for name in names] == [9.0, 5, 1.0]
 
 
+def test_the_env_file_says_all_that_the_environment_could(tmp_path: Path) -> None:
+    given = {
+        "REDIS_URL": "redis://there:6379/2", "CELERY_BROKER_URL": "redis://there:6379/3",
+        "VAR_DIR": str(tmp_path), "CELERY_RESULT_EXPIRES": "66", "JOB_LEASE": "7",
+        "CELERY_WORKER_SEND_TASK_EVENTS": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://there",
+    }  # fmt: skip
+    shutil.copy(real.ROOT / "settings.py", tmp_path)
+    (tmp_path / ".env").write_text("".join(f"{name}={text}\n" for name, text in given.items()))
+    by_file, by_environment = read({}, tmp_path), read(given)
+    assert settings_of(by_file) == settings_of(by_environment)
+    assert (by_file["EMBEDDED_BROKER"], by_file["ALLOW_DIRECT_CALLS"]) == (False, False)
+    assert by_file["CELERY_RESULT_EXPIRES"] == 66
+
+
+def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what tells where settings.py lies."""
+    return {name: value for name, value in found.items() if name.isupper() and name != "BASE"}
+
+
+def test_what_is_wrong_in_the_env_file_is_told_with_its_value(tmp_path: Path) -> None:
+    shutil.copy(real.ROOT / "settings.py", tmp_path)
+    (tmp_path / ".env").write_text("CELERY_TIMEZONE=Mars\n")
+    with pytest.raises(SystemExit, match="CELERY_TIMEZONE = 'Mars': expected an IANA"):
+        read({}, tmp_path)
+
+
 def test_a_long_var_dir_gets_a_short_socket(tmp_path: Path) -> None:
     var = tmp_path / ("long" * 40)
     urls = [read({"VAR_DIR": f"{var}{end}"})["REDIS_URL"] for end in ("", "er")]
