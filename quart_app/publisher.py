@@ -28,6 +28,7 @@ from quart_app.doorbell import Foundry, Ring
 from quart_app.events import Frame
 from quart_app.models import Job, JobState
 from quart_app.seldom import Seldom
+from quart_app.serving import while_serving
 
 #: The frames of a job are announced on this channel, followed by the job's id.
 CHANNEL = "quartermaster:job:"
@@ -55,7 +56,7 @@ def init_app(app: Quart) -> "Publisher":
     app.extensions["publisher"] = publisher
     app.extensions["db"].after_commit.append(publisher.committed)
 
-    @app.while_serving  # its end comes before after_serving, which closes the database
+    @while_serving(app)
     async def serving() -> AsyncGenerator[None, None]:
         yield
         await asyncio.to_thread(publisher.close)

@@ -20,6 +20,7 @@ from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
 from quart_app.publisher import Publisher
+from quart_app.serving import while_serving
 from quart_app.sight import Sight
 
 _MOST_A_TICK = 200
@@ -41,7 +42,7 @@ def init_app(app: Quart) -> None:
     """Has every serving process relay, in a thread of its own."""
     app.extensions["sight"] = Sight(app.config["JOB_LEASE"])
 
-    @app.while_serving
+    @while_serving(app)
     async def serving() -> AsyncGenerator[None, None]:
         relay = Relay(app)
         relay.start()

@@ -65,15 +65,20 @@ class Hub:
         self._database: db.Database = app.extensions["db"]
         self._most_readers: int = app.config["MAX_SOCKETS_PER_TOKEN"]
         self._wire = Wire(app.config["REDIS_URL"], self._heard, self._joined)
-        self._feed = Feed(self._read)
         self._readers: set[Reader] = set()
         self._count: Counter[str] = Counter()
         self._followers: dict[str, set[Follower]] = defaultdict(set)
-        self._reading = asyncio.Semaphore(_READS)
         self._unsure: set[str] = set()
         self._looks = 0
-        self._draining = self._watches_peers = False
+        self._watches_peers = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """With nothing that belongs to the loop of an earlier start."""
+        self._draining = False
+        self._feed = Feed(self._read)
+        self._reading = asyncio.Semaphore(_READS)
 
     @contextlib.asynccontextmanager
     async def open(self, token_id: str, *, lasting: bool = False) -> AsyncIterator[Reader]:
@@ -128,7 +133,7 @@ class Hub:
         return {reader.token_id for reader in self._readers}
 
     async def start(self) -> None:
-        self._draining = False
+        self._begin_anew()
         self._tasks = [
             asyncio.create_task(self._wire.listen()),
             asyncio.create_task(_again(_LOOK_EVERY, self._look)),

@@ -17,6 +17,7 @@ from quart_app.db import Database
 from quart_app.events import TERMINAL
 from quart_app.figures import EndedJob, Harvest
 from quart_app.publisher import Publisher
+from quart_app.serving import while_serving
 from quart_app.web import gauges
 from quart_app.web.queue_labels import QueueLabels
 
@@ -36,7 +37,7 @@ def init_app(app: Quart) -> None:
     metrics = Metrics(app.extensions["db"], app.extensions["publisher"])
     app.extensions["metrics"] = metrics
 
-    @app.while_serving
+    @while_serving(app)
     async def serving() -> AsyncGenerator[None, None]:
         tasks = newjobs.tasks_of(app.extensions["celery"])
         metrics.begin(tasks, app.config["CELERY_TASK_QUEUES"])

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Collection
 from quart import Quart, current_app
 
 from quart_app import db, tokens
+from quart_app.serving import while_serving
 from quart_app.web import live
 
 _WRITE_EVERY = 2.0
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 def init_app(app: Quart) -> None:
     app.extensions["uses"] = uses = Uses(app.extensions["db"], app.extensions["live"])
 
-    @app.while_serving
+    @while_serving(app)
     async def serving() -> AsyncGenerator[None, None]:
         writing = asyncio.create_task(uses.write_for_ever())
         yield
