@@ -30,10 +30,11 @@ from quart_app import (
 )
 from quart_app.celeryext import QuartCelery
 from quart_app.errors import Invalid
+from settings import broker_url
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
-    """The application; `config` overrides settings.py, key by key."""
+    """The application; `config` overrides settings.py, key by key, and what follows from them."""
     app = Quart(
         "quart_app",
         template_folder=str(settings.BASE / "templates"),
@@ -41,7 +42,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         static_url_path="/static",
     )
     app.config.from_object(settings)
-    app.config.update(config or {})
+    app.config.update(_completed(config or {}))
     app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or _kept_secret(app.config["VAR_DIR"])
     QuartCelery(app)
     nodes.init_app(app)
@@ -60,6 +61,17 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     _check_provider(app)
     _check_queues(app)
     return app
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """With what settings.py would have made of it."""
+    given = dict(config)
+    if "VAR_DIR" in given:
+        given["VAR_DIR"] = settings.BASE / given["VAR_DIR"]
+    if "REDIS_URL" in given and broker_url(settings.REDIS_URL) == settings.CELERY_BROKER_URL:
+        broker = {"EMBEDDED_BROKER": False, "CELERY_BROKER_URL": broker_url(given["REDIS_URL"])}
+        given = broker | {"EMBEDDED_REDIS": False} | given
+    return given
 
 
 def _kept_secret(var: Path) -> str:

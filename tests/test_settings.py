@@ -223,6 +223,15 @@ def test_any_other_celery_name_of_the_environment_arrives_in_its_type() -> None:
     assert conf.task_default_queue == "main"
 
 
+def test_what_is_given_in_code_has_its_consequences(tmp_path: Path) -> None:
+    app = create_app({"VAR_DIR": str(tmp_path / "var"), "REDIS_URL": "redis://there:6379/7"})
+    assert (tmp_path / "var" / "secret_key").exists()
+    assert app.extensions["celery"].conf.broker_url == "redis://there:6379/7"
+    given = {"REDIS_URL": "redis://there:6379/7", "CELERY_BROKER_URL": "redis://elsewhere:6379/8"}
+    app = create_app(given | {"VAR_DIR": tmp_path})
+    assert app.extensions["celery"].conf.broker_url == "redis://elsewhere:6379/8"
+
+
 def test_no_other_setting_reaches_celery() -> None:
     app = create_app({"SECRET_KEY": "not for Celery", "CELERY_TASK_SOFT_TIME_LIMIT": 3})
     conf = app.extensions["celery"].conf
