@@ -37,9 +37,22 @@ def free_the_write_lock(connection: Any, _record: ConnectionPoolEntry, _error: A
     worker = connection._connection
     raw: sqlite3.Connection | None = worker._connection
     if raw is not None:
-        raw.interrupt()
-        rollback: tuple[Awaitable[None] | None, Callable[[], None]] = (None, raw.rollback)
+        over = threading.Event()
+
+        def roll_back() -> None:
+            over.set()
+            raw.rollback()
+
+        rollback: tuple[Awaitable[None] | None, Callable[[], None]] = (None, roll_back)
         worker._tx.put_nowait(rollback)
+        _interrupt(raw, over)
+
+
+def _interrupt(raw: sqlite3.Connection, over: threading.Event) -> None:
+    """Again and again: it does nothing to a statement that the thread is only about to begin."""
+    if not over.is_set():
+        raw.interrupt()
+        asyncio.get_running_loop().call_later(0.02, _interrupt, raw, over)
 
 
 def _connect(connection: Any, _record: ConnectionPoolEntry) -> None:

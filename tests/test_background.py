@@ -75,7 +75,7 @@ def closed_port() -> int:
 def sender(place: Place, endpoint: Endpoint, tmp_path_factory: Any) -> Iterator[Any]:
     """A worker that hands messages to the endpoint; its process."""
     log = tmp_path_factory.mktemp("sender") / "log"
-    url = f"json://user:hush@127.0.0.1:{endpoint.server_port}/?rto=0.5"
+    url = f"json://user:hush@127.0.0.1:{endpoint.server_port}/?rto=3"
     env = place.env | {"SMS_PROVIDER": url, "JOB_LEASE": "1", "CELERY_WORKER_CONCURRENCY": "2"}
     words = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "-Q", "http")
     with real.process(words, env, log) as process:

@@ -145,9 +145,9 @@ class TestACrew:
     def test_freezes_a_process_for_a_while(self, crew: Crew) -> None:
         part = crew.add("part", SLEEP, {})
         assert part.pid
-        assert crew.freeze([part.pid], 0.3)
+        assert crew.freeze([part.pid], 3)
         until(lambda: state_of(part.pid) == "T")
-        assert not crew.freeze([part.pid], 0.3)
+        assert not crew.freeze([part.pid], 3)
         until(lambda: state_of(part.pid) == "S")
 
     def test_heals_at_once_when_asked_to(self, crew: Crew) -> None:

@@ -154,8 +154,9 @@ def many(count: int, **options: Any) -> list[jobs.NewJob]:
 
 
 def test_a_full_list_leaves_the_backlog_to_the_relay_which_feeds_it_in_order(
-    clean: Place, server: OwnRedis
+    clean: Place, server: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("quart_app.publisher._FULL_FOR", 60.0)
     app = app_on(clean, server)
     app.extensions["publisher"].most_doorbells = 10
     ledger = Ledger(app)

@@ -78,9 +78,9 @@ def test_what_nothing_brought_on_tells_of_beat(book: Book, state: JobState) -> N
     job = late(book, state)
     begin = f"overdue: It was due at {at(job.available_at)} and nothing has brought it on: "
     assert sentence(book, job) == begin + "no beat runs."
+    began = time.monotonic()
     book(nodes.seen, "beat", "beat", "boot", {})
     assert sentence(book, job) == begin + "beat runs, so see its log."
-    began = time.monotonic()
     silence(book, "beat", 90)
     said = sentence(book, job)
     ticks = range(90, 91 + round(time.monotonic() - began))

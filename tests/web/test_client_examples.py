@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
-from quart_app import jobs
+from quart_app import db, jobs
 from tests import real
 from tests.conftest import Place
 from tests.ledger import Ledger
@@ -185,13 +185,15 @@ def test_an_unknown_job_ends_it_where_it_is_the_only_one(
 def test_a_restart_of_the_web_costs_no_event_and_repeats_none(
     site: Site, secret: str, ledger: Ledger, count: int, by: signal.Signals
 ) -> None:
-    ids = [ledger.submit("count", 30, 0.1) for _ in range(count)]
+    ids = [ledger.submit("count", 30, 0.1, delay=3600) for _ in range(count)]
     with site.client(secret, "over_websocket", *ids) as client:
+        real.until(lambda: {frame["job"] for frame in site.told} == {*ids})
+        ledger.change_all(available_at=db.now())
         real.until(lambda: all(len(seqs(site.told, id_)) > 5 for id_ in ids[:2]))
         site.end(by)
         site.start()
         assert client.wait(60) == 0
-    assert [seqs(site.told, id_) for id_ in ids] == [list(range(1, 34))] * count
+    assert [seqs(site.told, id_) for id_ in ids] == [list(range(1, 35))] * count
     assert "Coming back" in site.log.read_text()
 
 
