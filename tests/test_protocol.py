@@ -3,6 +3,7 @@
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -15,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from quart_app.models import Role
 from tests import real
@@ -44,13 +46,13 @@ class Served:
     #: The certificate to trust, where it speaks TLS.
     certificate: Path | None
 
-    def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """The frames of a job up to its last, or until the server closes the socket."""
-        headers = {"Authorization": f"Bearer {self.token}"}
+    def follow(self, job_id: str, token: str = "") -> tuple[list[dict[str, Any]], int | None]:
+        """The frames of a job until the server closes the socket, and the code it does so with."""
+        headers = {"Authorization": f"Bearer {token or self.token}"}
         tls = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
         url = f"{self.sockets}/ws/jobs/{job_id}"
         with connect(url, additional_headers=headers, ssl=tls) as socket:
-            yield from map(json.loads, socket)
+            return [json.loads(text) for text in frames_of(socket)], socket.close_code
 
 
 @pytest.fixture(params=SERVERS)
@@ -69,6 +71,13 @@ def served(request: pytest.FixtureRequest, clean: Place, tmp_path: Path) -> Iter
     ) as http:  # fmt: skip
         real.until(lambda: _answers(http))
         yield Served(http, address.replace("http", "ws", 1), token, trusted)
+
+
+def frames_of(socket: ClientConnection) -> Iterator[str | bytes]:
+    """Until it is closed, with whatever code."""
+    with suppress(ConnectionClosed):
+        while True:
+            yield socket.recv(timeout=30)
 
 
 def _answers(http: httpx.Client) -> bool:
@@ -103,11 +112,14 @@ def _certificate(folder: Path) -> Path:
 def test_http_websocket_and_lifespan_work_under_each_server(served: Served, worker: Path) -> None:
     body = {"task": "tests.sample_tasks.count", "kwargs": {"steps": 3}}
     job_id = served.http.post("/api/jobs", json=body).json()["id"]
-    numbered = (frame for frame in served.follow(job_id) if "seq" in frame)
-    # Granian 2.8 loses the close frame while the application reads: the last one has to do.
-    frames = [next(numbered) for _ in range(6)]
-    assert [frame["seq"] for frame in frames] == [1, 2, 3, 4, 5, 6]
-    assert frames[-1]["state"] == "succeeded"
+    frames, code = served.follow(job_id)
+    assert [frame["seq"] for frame in frames if "seq" in frame] == [1, 2, 3, 4, 5, 6]
+    assert (frames[-1]["state"], code) == ("succeeded", 1000)
     ready = served.http.get("/readyz")
     assert ready.json()["parts"]["broker"] == "ok"
     assert ready.http_version == ("HTTP/2" if served.certificate else "HTTP/1.1")
+
+
+def test_a_refusal_has_its_code_under_each_server(served: Served) -> None:
+    assert served.follow("of-nobody") == ([], 4404)
+    assert served.follow("of-nobody", token="qm_of_nobody") == ([], 4401)

@@ -11,6 +11,7 @@ from quart_app.web import (
     api,
     audit,
     auth,
+    granian,
     inbox,
     lists,
     live,
@@ -32,6 +33,7 @@ def init_app(app: Quart) -> None:
     app.request_class = partial(Request, most_in_batch=batch)  # type: ignore[assignment]
     app.url_map.converters["job"] = JobId
     app.asgi_websocket_class = inbox.Connection
+    granian.init_app(app)
     app.before_request(take_up_baggage)
     app.after_request(hear_out)
     app.after_request(name_request)
