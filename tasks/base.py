@@ -19,7 +19,7 @@ from quart_app.errors import Permanent
 from quart_app.models import Job
 from quart_app.reporter import Run
 from tasks import attempt, retrying, tracebacks
-from tasks.parameters import bind, model_of, only_model
+from tasks.parameters import Parameters, bind, model_of, only_model
 
 _LEDGER_OPTIONS = {"countdown", "eta", "queue", "priority"}
 #: Of `@task`: ours, and those of Celery's that are often given.
@@ -178,7 +178,7 @@ class JobTask(AppContextTask):
         return bind(self.parameters, args, kwargs).stored()
 
     @cached_property
-    def parameters(self) -> type[BaseModel]:
+    def parameters(self) -> type[Parameters]:
         """The signature as a model: its JSON Schema is what callers see."""
         return model_of(self.name, self.run)
 

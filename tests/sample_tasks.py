@@ -214,6 +214,12 @@ def deliver(order: Order) -> dict[str, Any]:
 
 
 @task
+def total(first: int, *others: int, factor: int = 1) -> int:
+    """Takes any number of numbers."""
+    return factor * sum((first, *others))
+
+
+@task
 def oddly_named(
     schema: str, json: int, copy: int, _x: int, model_config: int, self_: int = 0
 ) -> list[Any]:
