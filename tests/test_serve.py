@@ -108,3 +108,12 @@ def test_a_line_of_its_log_says_when_how_bad_and_who(clean: Place, tmp_path: Pat
         assert real.until(lambda: "The broker did not take" in log.read_text())
     line = r"^\[[\d-]{10} [\d:,]{12}: WARNING/quart_app\.publisher\] The broker did not take"
     assert re.search(line, log.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("by", ["serve", "hypercorn"])
+def test_a_line_of_the_servers_own_stands_in_its_log_once(
+    clean: Place, tmp_path: Path, by: str
+) -> None:
+    with serving(clean, tmp_path / "log", by=by) as web:
+        real.until(lambda: "Running on" in web.log.read_text())
+    assert web.log.read_text().count("Running on") == 1
