@@ -228,7 +228,8 @@ DATABASE_URL = _text(
     f"sqlite:///{VAR_DIR}/quartermaster.sqlite3",
     validate=_expect(
         r"(mysql|mariadb)(\+\w+)?://([^/]*@)?[^/:@]*(:\d+)?/\w|sqlite(\+\w+)?:///[^:]",
-        "mysql://user:password@host/name or sqlite:///path",
+        "mysql://user:password@host/name, with %40 for @ and %2F for / in the password,"
+        " or sqlite:///path",
     ),
 )
 REDIS_URL = _text(
