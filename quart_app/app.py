@@ -16,6 +16,7 @@ import settings
 from quart_app import (
     cli,
     db,
+    lifelines,
     migrations,
     newjobs,
     nodes,
@@ -81,7 +82,7 @@ def _kept_secret(var: Path) -> str:
         var.mkdir(mode=0o700, parents=True, exist_ok=True)
         return _made_once(path)
     except OSError as error:
-        sys.exit(f"VAR_DIR = {str(var)!r}: expected a folder to write in ({error.strerror})")
+        lifelines.no_folder(var, error)
 
 
 def _made_once(path: Path) -> str:

@@ -7,14 +7,22 @@ process: killed, or its whole machine restarted.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 if sys.platform != "win32":
     import fcntl
 
 
+def no_folder(var: Path, error: OSError) -> NoReturn:
+    """Ends the process with one line."""
+    sys.exit(f"VAR_DIR = {str(var)!r}: expected a folder to write in ({error.strerror})")
+
+
 def hold(var: Path, boot: str) -> IO[str] | None:
-    """The lock of node `boot`, shared with every child that is forked while it is open."""
+    """The lock of node `boot`, shared with every child that is forked while it is open.
+
+    Raises OSError where `var` is no folder to write in.
+    """
     if sys.platform == "win32":
         return None
     folder = var / "nodes"

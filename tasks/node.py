@@ -118,8 +118,12 @@ def start_again(worker: Any) -> NoReturn:
 
 
 def _begin(app: Quart) -> None:
-    # Kept open: every child that is forked shares the lock.
-    app.extensions["lifeline"] = lifelines.hold(app.config["VAR_DIR"], app.extensions["boot"])
+    var = app.config["VAR_DIR"]
+    try:
+        # Kept open: every child that is forked shares the lock.
+        app.extensions["lifeline"] = lifelines.hold(var, app.extensions["boot"])
+    except OSError as error:
+        lifelines.no_folder(var, error)
     refusals.begin()
     gc.freeze()  # what all children share stays shared: no collector writes to it
 

@@ -243,6 +243,16 @@ async def test_a_web_says_that_a_servers_schema_is_behind(
             assert "run.py migrate" in said["detail"]
 
 
+def test_a_new_file_of_sqlite_is_its_owners_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    database = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    migrations.upgrade(database)
+    with database.session() as session:
+        session.execute(text("DELETE FROM jobs"))
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    database.dispose()
+
+
 async def test_a_web_by_itself_brings_sqlite_up_to_date(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new folder/a.sqlite3"
     app = Place("sqlite", tmp_path, url, f"unix://{tmp_path}/nobody").app()

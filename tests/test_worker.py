@@ -209,6 +209,28 @@ def test_without_a_redis_on_the_embedded_default_it_ends_with_one_line(
     )
 
 
+def test_without_a_folder_to_write_in_a_worker_ends_with_one_line(
+    place: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    var = tmp_path / "file" / "var"
+    ended = run("worker", place.env | {"VAR_DIR": str(var)})
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert ended.stderr.strip().splitlines()[-1] == (
+        f"VAR_DIR = '{var}': expected a folder to write in (Not a directory)"
+    )
+
+
+@pytest.mark.parametrize("part", ["worker", "beat"])
+def test_a_package_that_is_not_installed_is_named(tmp_path: Path, part: str) -> None:
+    (tmp_path / "cronsim.py").write_text("raise ModuleNotFoundError(\"No module named 'cronsim'\")")
+    ended = run(part, {"VAR_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1] == (
+        "No module named 'cronsim': `python3 run.py migrate` installs what is missing."
+    )
+
+
 @pytest.mark.parametrize("part", ["worker", "beat"])
 def test_without_its_tables_on_a_server_it_ends_with_one_line(place: Place, part: str) -> None:
     if place.name == "sqlite":

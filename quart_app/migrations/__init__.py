@@ -35,7 +35,12 @@ def init_app(app: Quart) -> None:
 def upgrade(database: Database) -> str:
     """Brings the schema to the newest revision and returns its name."""
     if database.is_sqlite:
-        Path(database.url.database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = Path(database.url.database or "")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(
+                mode=0o600
+            )  # whose folder it may be: what SQLite lays beside it is as private
     if current(database) != head():
         # Alembic would make up a fifth of every start, and nearly none of them needs it.
         import_module("quart_app.migrations.history").upgrade(database)
