@@ -152,10 +152,14 @@ def cancel(session: Session, job_id: str, attempt: int) -> None:
     _fenced(_CANCEL(session, job_id, {"error": "cancelled while running"}, mine=attempt))
 
 
-def leave(session: Session, job_id: str, attempt: int) -> None:
-    """Cancels the job while its body goes on, since nothing ends that: its end comes too late."""
-    said = {"error": "cancelled while running; its body does not stop, and is left to itself"}
-    _fenced(_CANCEL(session, job_id, said, mine=attempt))
+def leave(session: Session, job_id: str, attempt: int, *, cancelled: bool) -> None:
+    """Ends the job while its body goes on, since nothing ends that: its own end comes too late."""
+    why = "cancelled while running" if cancelled else "it ran longer than it may"
+    error = f"{why}; its body does not stop, and is left to itself"
+    if cancelled:
+        _fenced(_CANCEL(session, job_id, {"error": error}, mine=attempt))
+    else:
+        fail(session, job_id, attempt, error)
 
 
 def postpone(

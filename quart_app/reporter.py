@@ -30,6 +30,7 @@ _PROGRESS_EVERY = 1.0
 _HEAR_EVERY = 5.0  # that it is to stop, which a long lease must not put off
 _COURTESY = 5.0  # for a cancelled body to look and to stop by itself
 _LONGEST_STAY = 20.0  # of its job in its hands, when nothing reaches it
+_OVERTIME = 1.0  # in which a pool of processes ends by itself what takes longer than it may
 _MOST_LINES = 10_000
 _LONGEST_LINE = 8_192
 
@@ -49,18 +50,23 @@ def get() -> "Reporter":
 
 
 class Run:
-    """One attempt as its worker sees it; what it says is only put down here."""
+    """One attempt as its worker sees it; what it says is only put down here.
 
-    def __init__(self, job: Job, reporter: "Reporter") -> None:
-        self.job_id, self.attempt = job.id, job.attempt
-        self.cancelled = False
+    `limit` is for how many seconds its body may run, if there is one.
+    """
+
+    def __init__(self, job: Job, reporter: "Reporter", limit: float | None = None) -> None:
+        self.job_id, self.attempt, self.limit = job.id, job.attempt, limit
+        self.cancelled = self.overran = False
         #: True when the body has seen that it is to stop.
         self.heeded = False
         self.lost = False
         self.interrupt = Interrupt(loops.wake)
         self.lock = threading.Lock()
         self.written_at = time.monotonic()
-        self._cancelled_at = self._asked_at = math.inf
+        self._ends_at = math.inf if limit is None else self.written_at + limit + _OVERTIME
+        #: Since when it is to stop, and when it was last asked to.
+        self._to_stop_since = self._asked_at = math.inf
         self._reporter = reporter
         self._lines: deque[Line] = deque()
         #: How many of them the last call of `store` wrote, while nobody knows whether they are in.
@@ -86,7 +92,10 @@ class Run:
         self._reporter.has_lines.set()
 
     def insist(self) -> None:
-        """Ends a body that was asked to stop and has not; called again and again."""
+        """Ends a body that was asked to stop or ran too long; called again and again."""
+        if time.monotonic() > self._ends_at and not (self.overran or self.cancelled):
+            self.overran = True
+            self._to_stop_since, self._asked_at = time.monotonic(), -math.inf
         if time.monotonic() > self._asked_at + _COURTESY:
             self._asked_at = time.monotonic()
             self.interrupt.fire()
@@ -120,8 +129,8 @@ class Run:
 
     @property
     def is_deaf(self) -> bool:
-        """Whether its body went on though it was cancelled, and interrupted again and again."""
-        return time.monotonic() > self._cancelled_at + _LONGEST_STAY
+        """Whether its body goes on though it was to stop, and interrupted again and again."""
+        return time.monotonic() > self._to_stop_since + _LONGEST_STAY
 
     def store(self, session: Session, lease: float) -> dict[str, Any] | None:
         """Writes what was said since and extends the lease, under the fence; `lock` is held."""
@@ -134,7 +143,7 @@ class Run:
         )
         if asked and not self.cancelled:
             self.cancelled = True
-            self._cancelled_at = self._asked_at = time.monotonic()
+            self._to_stop_since = self._asked_at = time.monotonic()
         return newest
 
     def stored(self, newest: dict[str, Any] | None) -> None:
@@ -167,8 +176,8 @@ class Reporter:
         self._runs: dict[tuple[str, int], Run] = {}
         self._threads: dict[str, threading.Thread] = {}
 
-    def start(self, job: Job) -> Run:
-        run = Run(job, self)
+    def start(self, job: Job, limit: float | None = None) -> Run:
+        run = Run(job, self, limit)
         with self._lock:
             self._runs[(run.job_id, run.attempt)] = run
             self._see_to("announcer", self._announce)
@@ -232,7 +241,7 @@ class Reporter:
             with self.database.session() as session:
                 newest = run.store(session, self.lease)
                 if is_deaf:
-                    attempts.leave(session, run.job_id, run.attempt)
+                    attempts.leave(session, run.job_id, run.attempt, cancelled=run.cancelled)
             run.stored(newest)
             if is_deaf:
                 run.give_up()

@@ -22,6 +22,7 @@ from quart_app.reporter import plain
 from tasks import logs, outcomes, retrying, tracebacks
 from tasks.parameters import bind
 from tasks.refusals import refuse
+from tasks.request import TimeLimitExceeded
 
 if TYPE_CHECKING:
     from tasks.base import JobTask
@@ -67,7 +68,8 @@ class Attempt:
 
     def __init__(self, task: "JobTask", body: Callable[..., Any], job: Job) -> None:
         self._task, self._body, self._job = task, body, job
-        self.run = task.request.run = reporter.get().start(job)
+        limit = (task.request.timelimit or (None,))[0] or task.time_limit
+        self.run = task.request.run = reporter.get().start(job, limit)
 
     def perform(self) -> Any:
         try:
@@ -76,6 +78,10 @@ class Attempt:
             self._record(lambda session: self._finish(session, result))
         except Cancelled:
             self.run.interrupt.close()
+            if self.run.overran:  # in a pool that has no processes to kill
+                late = TimeLimitExceeded(self.run.limit)
+                self._failed(late)
+                raise late from None
             self._record(self._cancel)
             raise Ignore(f"job {self._job.id} was cancelled while it ran") from None
         except SystemExit as exit_:

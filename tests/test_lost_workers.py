@@ -124,6 +124,18 @@ def test_a_job_over_its_time_limit_is_tried_again_and_then_fails(
     assert job.error == "TimeLimitExceeded: it ran longer than 1 s"
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_time_limit_holds_in_a_pool_without_processes(
+    ledger: Ledger, clean: Place, tmp_path: Path, pool: str
+) -> None:
+    with real.worker(clean.env, tmp_path / "log", "-Q", "mine", "-P", pool):
+        late = ledger.submit("overrun", str(tmp_path / "marks"), queue="mine")
+        job = ledger.ended(late)
+        assert (job.state, job.attempt, job.losses) == (JobState.FAILED, 2, 0)
+        assert job.error == "TimeLimitExceeded: it ran longer than 1 s"
+        assert ledger.ended(ledger.submit("add", 1, queue="mine")).state is JobState.SUCCEEDED
+
+
 @pytest.mark.parametrize(
     ("how", "error"),
     [
