@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
+from random import sample
 from typing import TypeVar
 
 import pymysql
@@ -18,9 +21,12 @@ from quart_app import valkey
 
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T")
+#: Below what the system gives to connections; a thousand for each worker of pytest.
+_FIRST_PORT = 20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw11")[2:]) % 12 * 1_000
+_ports = cycle(sample(range(_FIRST_PORT, _FIRST_PORT + 1_000), 1_000))
 
 
-def until(condition: Callable[[], T], seconds: float = 20) -> T:
+def until(condition: Callable[[], T], seconds: float = 60) -> T:
     """What `condition` returns as soon as it is true; raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -40,9 +46,12 @@ def python(module: str, *words: str) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that is given to nobody else soon: it may be left for a while, and taken again."""
+    while True:
+        port = next(_ports)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def redis_program() -> str:

@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _close_databases() -> Iterator[None]:
         extensions["publisher"].close()  # its thread notes what it rang
         database = extensions["db"]
         if "engine" in vars(database):
-            real.until(partial(_is_idle, database.engine.pool), 5)
+            real.until(partial(_is_idle, database.engine.pool))
         database.dispose()
     for database in _opened:
         database.dispose()
@@ -170,6 +171,14 @@ def missing(what: str) -> None:
 def needs(module: str) -> None:
     if importlib.util.find_spec(module) is None:
         missing(module)
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """An address where nobody listens, and nobody else can begin to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -301,5 +310,5 @@ def _worker(folder: Path, place: Place) -> Iterator[Path]:
     log = folder / "worker.log"
     argv = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", "--concurrency=2")
     with real.process(argv, place.env | {"JOB_LEASE": "3"}, log):
-        real.until(lambda: " ready." in log.read_text(), 30)
+        real.until(lambda: " ready." in log.read_text())
         yield log

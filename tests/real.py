@@ -40,7 +40,7 @@ TASKS = "tasks.scheduler,tasks.background,tests.sample_tasks"
 T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 20) -> T:
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
     """As `until`, for what has to be awaited."""
     deadline = time.monotonic() + seconds
     while not (found := await condition()):
@@ -97,7 +97,7 @@ def worker(env: Mapping[str, str], log: Path, *words: str) -> Iterator[Path]:
     """A real worker, once it is ready; the file of its log."""
     argv = python("celery", "-A", "tasks", "worker", "--loglevel=info", *words)
     with process(argv, env, log):
-        until(lambda: " ready." in log.read_text(), 30)
+        until(lambda: " ready." in log.read_text())
         yield log
 
 

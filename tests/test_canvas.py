@@ -53,7 +53,7 @@ def started(worker: Worker, env: dict[str, str]) -> Iterator[None]:
     words = ["worker", "--loglevel=info", "-P", worker.pool, "-c", "4"]
     argv = real.python("celery", "-A", "tests.plain_app.celery", *words)
     with real.process(argv, env, worker.log) as process:
-        real.until(lambda: " ready." in worker.log.read_text(), 30)
+        real.until(lambda: " ready." in worker.log.read_text())
         yield
         process.terminate()
         assert process.wait(20) == 0

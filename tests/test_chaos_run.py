@@ -19,9 +19,9 @@ def test_with_every_fault_once_nothing_is_lost_and_nothing_comes_twice(database:
         missing("MariaDB's server")
     faults = len(possible("mixed", database))
     words = ("--fault", "mixed", "--faults", str(faults), "--database", database)
-    load = ("--jobs", "200", "--rate", "5", "--verbose")
+    load = ("--jobs", "250", "--rate", "5", "--verbose")
     argv = real.python("bench.chaos", *words, *load)
     done = subprocess.run(argv, cwd=real.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{faults} faults, 200 accepted, 0 lost, 0 twice" in done.stdout
+    assert f"{faults} faults, 250 accepted, 0 lost, 0 twice" in done.stdout
     assert len(FAULTS) >= faults > 12

@@ -59,7 +59,7 @@ def env(redis_url: str) -> dict[str, str]:
 def worker(folder: Path, env: dict[str, str]) -> Iterator[Path]:
     log = folder / "worker.log"
     with real.process(WORKER, env, log, cwd=folder):
-        until(lambda: " ready." in log.read_text(), 30)
+        until(lambda: " ready." in log.read_text())
         yield log
 
 
@@ -101,7 +101,7 @@ def test_beat_sends_what_a_crontab_and_a_timedelta_ask_for(
 ) -> None:
     log = folder / "beat.log"
     with real.process(BEAT, env, log, cwd=folder):
-        until(lambda: "Sending due task every ten seconds" in log.read_text(), 30)
+        until(lambda: "Sending due task every ten seconds" in log.read_text())
         until(lambda: "Sending due task each minute" in log.read_text(), 75)
         until(lambda: re.search(r"send_sms\[.*succeeded", worker.read_text()))
     assert PASSWORD not in log.read_text()

@@ -27,7 +27,7 @@ from tests.real import until
 WORDS = ("-Q", "mine", "--concurrency=2")
 ARGV = real.python("celery", "-A", "tasks", "worker", "--loglevel=info", *WORDS)
 #: Seconds within which a lost job is to be back; far less than its lease of 15.
-SOON = 8
+SOON = 12
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ def test_a_worker_that_starts_itself_again_leaves_no_zombies(
     with real.process(ARGV, broken, tmp_path / "log") as worker:
         ledger.ended(ledger.submit("add", 1, queue="mine"), 60)
         assert "starts itself again" in (tmp_path / "log").read_text()
-        assert "Z" not in states_of_children(worker.pid)
+        until(lambda: "Z" not in states_of_children(worker.pid))
 
 
 def states_of_children(pid: int) -> list[str]:

@@ -64,11 +64,11 @@ def test_nothing_leaves_when_the_transaction_fails(ledger: Ledger, clean: Place)
 
     with Redis.from_url(clean.redis_url) as redis, redis.pubsub() as followers:
         followers.psubscribe(CHANNEL + "*")
-        assert followers.get_message(timeout=1)
+        assert followers.get_message(timeout=20)
         with pytest.raises(LookupError):
             ledger.within(submit)
         job_id = ledger.submit("add", 1)
-        assert (followers.get_message(timeout=5) or {})["channel"] == (CHANNEL + job_id).encode()
+        assert (followers.get_message(timeout=20) or {})["channel"] == (CHANNEL + job_id).encode()
     assert waiting(clean.redis_url) == [job_id]
 
 
@@ -81,9 +81,9 @@ def test_what_a_savepoint_undid_is_neither_rung_nor_announced(ledger: Ledger, cl
 
     with Redis.from_url(clean.redis_url) as redis, redis.pubsub() as followers:
         followers.psubscribe(CHANNEL + "*")
-        assert followers.get_message(timeout=1)
+        assert followers.get_message(timeout=20)
         job_id = ledger.within(submit)
-        assert (followers.get_message(timeout=5) or {})["channel"] == (CHANNEL + job_id).encode()
+        assert (followers.get_message(timeout=20) or {})["channel"] == (CHANNEL + job_id).encode()
     until(lambda: ledger.job(job_id).published_at)
     assert waiting(clean.redis_url) == [job_id]
 
@@ -93,8 +93,8 @@ def test_frames_are_announced(ledger: Ledger, clean: Place, worker: Path) -> Non
         followers.psubscribe(CHANNEL + "*")
         job_id = ledger.submit("add", 1)
         ledger.ended(job_id)
-        told = [message for _ in range(5) if (message := followers.get_message(timeout=1))]
-    frames = [json.loads(message["data"]) for message in told if message["type"] == "pmessage"]
+        told = [followers.get_message(timeout=seconds) or {} for seconds in (20, 20, 20, 20, 1)]
+    frames = [json.loads(message["data"]) for message in told if message.get("pattern")]
     assert {frame["seq"]: frame["state"] for frame in frames} == {
         1: "queued", 2: "running", 3: "succeeded",
     }  # fmt: skip
@@ -146,7 +146,7 @@ def test_what_is_pending_is_bounded(clean: Place, server: OwnRedis) -> None:
         assert len(publisher._pending) <= 30
         began = time.monotonic()
         publisher.close()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8
 
 
 def many(count: int, **options: Any) -> list[jobs.NewJob]:
@@ -251,7 +251,7 @@ def test_a_broker_that_is_not_redis_is_left_in_time_too(
         job_id = Ledger(app).submit("add", 1)
         began = time.monotonic()
         publisher.close()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
     assert Ledger(app).job(job_id).published_at is None
     assert Ledger(app).job(job_id).state is JobState.QUEUED
 

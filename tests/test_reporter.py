@@ -39,7 +39,7 @@ def announced(place: Place, run: Run) -> Iterator[Iterator[str]]:
     """What is said of the run on Redis from now on; empty for a second without anything."""
     with Redis.from_url(place.redis_url) as redis, redis.pubsub() as follower:
         follower.subscribe(CHANNEL + run.job_id)
-        assert follower.get_message(timeout=1)
+        assert follower.get_message(timeout=20)
         messages = iter(lambda: follower.get_message(timeout=1) or {"data": b""}, None)
         yield (message["data"].decode() for message in messages)
 

@@ -98,8 +98,10 @@ def test_a_request_in_hand_is_answered_before_the_end(web: Web) -> None:
     assert web.process.wait(10) == 0
 
 
-def test_a_line_of_its_log_says_when_how_bad_and_who(clean: Place, tmp_path: Path) -> None:
-    nobody, log = f"redis://127.0.0.1:{real.free_port()}/0", tmp_path / "log"
+def test_a_line_of_its_log_says_when_how_bad_and_who(
+    clean: Place, tmp_path: Path, closed: str
+) -> None:
+    nobody, log = f"redis://{closed}/0", tmp_path / "log"
     headers = {"Authorization": f"Bearer {make_token(clean.app().extensions['db'], Role.OPERATOR)}"}
     body = {"task": "tests.sample_tasks.add", "args": [1]}
     with serving(clean, log, REDIS_URL=nobody, CELERY_BROKER_URL=nobody) as web:

@@ -167,9 +167,9 @@ NOT_KEPT = "Sessions are not available; yours was not kept. Try again soon."
     [("known before", "/count", NOT_READ), ("", "/count", NOT_KEPT), ("", "/sign-in", NOT_KEPT)],
 )
 async def test_without_redis_only_what_needs_a_session_answers_503(
-    known: str, path: str, told: str, caplog: pytest.LogCaptureFixture
+    known: str, path: str, told: str, closed: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = small_app("redis", f"redis://127.0.0.1:{real.free_port()}")
+    app = small_app("redis", f"redis://{closed}")
     async with app.test_app() as running:
         client = running.test_client()
         if known:

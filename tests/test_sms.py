@@ -92,14 +92,6 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def closed() -> Iterator[str]:
-    """An address where nobody listens, and nobody else can begin to."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{bound.getsockname()[1]}"
-
-
-@pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
     database = db.Database(f"sqlite:///{tmp_path}/messages.sqlite3")
     Base.metadata.create_all(database.engine)

@@ -74,7 +74,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def until(true: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(true: Callable[[], object], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -174,7 +174,7 @@ async def test_a_stage_waits_until_the_one_before_is_ready(run: Callable[..., Ru
     assert not one.ready.is_set()
     gate.set()
     await until(lambda: one.said("b runs"))
-    await asyncio.wait_for(one.ready.wait(), 5)
+    await asyncio.wait_for(one.ready.wait(), 20)
 
 
 async def test_a_killed_part_is_restarted_after_a_growing_pause(run: Callable[..., Run]) -> None:
@@ -216,7 +216,7 @@ async def test_a_stubborn_part_is_killed_at_its_grace(run: Callable[..., Run]) -
     await until(lambda: one.said("deaf"))
     began = time.monotonic()
     assert await one.interrupt() == 0
-    assert 0.6 <= time.monotonic() - began < 2
+    assert 0.6 <= time.monotonic() - began < 8
 
 
 async def test_a_second_ctrl_c_kills_at_once(run: Callable[..., Run]) -> None:
@@ -226,7 +226,7 @@ async def test_a_second_ctrl_c_kills_at_once(run: Callable[..., Run]) -> None:
     await until(lambda: one.said("stopping"))
     began = time.monotonic()
     assert await one.interrupt() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
 
 
 async def test_all_graces_together_fit_the_budget(
@@ -237,7 +237,7 @@ async def test_all_graces_together_fit_the_budget(
     await until(lambda: len(one.said("deaf")) == 2)
     began = time.monotonic()
     assert await one.interrupt() == 0
-    assert 1.0 <= time.monotonic() - began < 3
+    assert 1.0 <= time.monotonic() - began < 8
 
 
 async def test_a_part_that_ends_takes_what_it_left_with_it(run: Callable[..., Run]) -> None:
@@ -294,7 +294,7 @@ async def test_sigkill_of_the_supervisor_leaves_no_process(up: Callable[..., Up]
     pids = {*one.pids(), *children(one.process.pid)}
     assert len(pids) == 7
     one.process.kill()
-    await until(lambda: not any(map(alive, pids)), 5)
+    await until(lambda: not any(map(alive, pids)))
 
 
 async def test_a_gentle_part_gets_sigterm_before_sigkill(
@@ -306,7 +306,7 @@ async def test_a_gentle_part_gets_sigterm_before_sigkill(
     one = up(f"[[part('a', {code!r}, gentle=True)]]")
     await until(one.pids)
     one.process.kill()
-    await until(note.exists, 5)
+    await until(note.exists)
 
 
 async def test_a_killed_reaper_is_replaced(up: Callable[..., Up]) -> None:
@@ -316,7 +316,7 @@ async def test_a_killed_reaper_is_replaced(up: Callable[..., Up]) -> None:
     os.kill(reaper, signal.SIGKILL)
     await until(lambda: set(children(one.process.pid)) - {reaper, *one.pids()})
     one.process.kill()
-    await until(lambda: not any(map(alive, one.pids())), 5)
+    await until(lambda: not any(map(alive, one.pids())))
 
 
 async def test_a_reader_that_went_away_hurts_no_part(up: Callable[..., Up], tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ async def test_a_reader_that_went_away_hurts_no_part(up: Callable[..., Up], tmp_
     os.close(reading)
     await until(lambda: grows(tmp_path / "note"))
     one.process.terminate()
-    assert await asyncio.to_thread(one.process.wait, 5) == 0
+    assert await asyncio.to_thread(one.process.wait, 8) == 0
 
 
 async def test_a_reader_that_stops_reading_holds_up_nothing(
@@ -360,7 +360,7 @@ async def test_a_killed_supervisor_is_outlived_by_no_stopped_part(up: Callable[.
     for pid in one.pids():
         os.kill(pid, signal.SIGSTOP)
     one.process.kill()
-    await until(lambda: not any(map(alive, one.pids())), 5)
+    await until(lambda: not any(map(alive, one.pids())))
 
 
 def chatter(folder: Path) -> str:

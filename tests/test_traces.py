@@ -230,6 +230,7 @@ def test_one_trace_goes_from_the_request_through_web_and_worker(
             real.until(lambda: len(collector.named(f"process {STUMBLE}")) == 2)
         (request,), (submit,) = collector.named("POST /api/jobs"), collector.named("submit")
     attempts = collector.named(f"process {STUMBLE}")
+    attempts.sort(key=lambda span: span.start_time_unix_nano)  # two processes told of them
     assert {span.trace_id.hex() for span in (request, submit, *attempts)} == {TRACE}
     assert request.parent_span_id.hex() == CALLER
     assert submit.parent_span_id == request.span_id

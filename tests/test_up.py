@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class House:
                 [*self.argv, "--bind", self.address], env=real.environment(self.env), cwd=cwd,
                 stdin=self.stdin, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
-        until(lambda: "Ctrl-C stops everything." in self.said()[said:], 30)
+        until(lambda: "Ctrl-C stops everything." in self.said()[said:])
         return self.said()[said:]
 
     def said(self) -> str:
@@ -78,7 +79,14 @@ class House:
     def parts(self, word: str = "") -> list[int]:
         """The processes it started in which `word` stands, but not those that these started."""
         pids = children(self.process.pid)
-        return [pid for pid in pids if word in Path(f"/proc/{pid}/cmdline").read_text()]
+        return [pid for pid in pids if word in command(pid)]
+
+
+def command(pid: int) -> str:
+    """Nothing if the process has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def children(pid: int) -> list[int]:
@@ -197,7 +205,7 @@ def test_killed_parts_come_back_and_a_job_submitted_meanwhile_runs(
     for pid in killed.values():
         os.kill(pid, signal.SIGKILL)
     house.submit("touch", str(tmp_path / "note"))
-    until((tmp_path / "note").exists, 30)
+    until((tmp_path / "note").exists)
     until(lambda: all(set(house.parts(word)) - {killed[word]} for word in words))
 
 
@@ -205,7 +213,7 @@ def test_killing_up_leaves_nothing_and_the_next_start_shows_no_token(house: Hous
     pids = family(house.process.pid)
     house.process.kill()
     house.process.wait()
-    until(lambda: not any(map(alive, pids)), 5)
+    until(lambda: not any(map(alive, pids)))
     said = house.start()
     assert "/sign-in/" in said
     assert "qm_" not in said

@@ -181,7 +181,7 @@ async def test_a_server_left_from_before_is_waited_for(
     await until_ready(var)
     asyncio.get_running_loop().call_later(0.2, old.terminate)
     await asyncio.to_thread(valkey.lock(var).__enter__)
-    assert await asyncio.to_thread(old.wait, 1) == 0
+    assert await asyncio.to_thread(old.wait, 20) == 0
 
 
 async def test_a_server_that_stays_keeps_the_folder(

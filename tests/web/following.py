@@ -97,7 +97,8 @@ def connect_many(served: Served, secret: str, **more: Any) -> Any:
 def _connect(served: Served, path: str, secret: str, **more: Any) -> Any:
     headers = {"Authorization": f"Bearer {secret}"} | more.pop("headers", {})
     address = f"{served.socket_address}{path}"
-    return websockets.connect(address, additional_headers=headers, proxy=None, **more)
+    options = {"additional_headers": headers, "proxy": None, "open_timeout": 60}
+    return websockets.connect(address, **options, **more)
 
 
 async def drain(socket: ClientConnection) -> tuple[Frames, int]:

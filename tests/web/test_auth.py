@@ -11,7 +11,6 @@ from quart import Quart
 
 from quart_app import tokens
 from quart_app.models import Role
-from tests import real
 from tests.conftest import make_token
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
@@ -253,9 +252,9 @@ async def test_with_redis_signing_in_takes_a_new_session_and_ends_the_one_before
 
 
 @pytest.fixture
-async def sessionless(clean: Any) -> AsyncIterator[Quart]:
+async def sessionless(clean: Any, closed: str) -> AsyncIterator[Quart]:
     """The application while Redis, where its sessions are, is away."""
-    nowhere = f"redis://127.0.0.1:{real.free_port()}"
+    nowhere = f"redis://{closed}"
     async with clean.app(SESSION_BACKEND="redis", REDIS_URL=nowhere).test_app() as running:
         yield running.app
 

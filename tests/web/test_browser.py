@@ -33,6 +33,7 @@ TEXTS = [
     "你" * 71, "🎉" * 35, "🎉" * 36, "a" * 66 + "🎉" + "你" * 10, "line\nbreak", "`", "ΔΦ{}",
 ]  # fmt: skip
 STEPS = re.compile("step [1-9]")
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ async def test_a_page_survives_a_restart_without_missing_or_repeating_a_line(
     with serving(clean, tmp_path / "web.log", port=port):
         await hand.say(job_id, "three")
         await hand.succeed(job_id)
-        await expect(page.locator("#connection")).to_have_text("ended", timeout=20_000)
+        await expect(page.locator("#connection")).to_have_text("ended")
     spoken = await page.locator("#lines li span").all_text_contents()
     assert [text for text in spoken if text] == ["one", "two", "three"]
 
@@ -135,11 +136,15 @@ async def test_a_quiet_job_is_live_all_the_while(
     await hand.say(job_id, "one")
     await expect(page.locator("#lines")).to_contain_text("one")
     assert await connection.get_attribute("title") is None
-    assert sockets[0].is_closed()
+    await eventually(lambda: is_closed(sockets[0]))
 
 
 async def has(sockets: list[WebSocket], count: int) -> bool:
     return len(sockets) == count
+
+
+async def is_closed(socket: WebSocket) -> bool:
+    return socket.is_closed()
 
 
 @on_one_database
@@ -185,11 +190,11 @@ async def test_a_list_says_since_when_it_is_not_renewed(
         page = await signed_in(browser, served, hand)
     status = page.get_by_role("status")
     old = re.compile(r"^Not renewed since \d\d:\d\d:\d\d UTC$")
-    await expect(status).to_have_text(old, timeout=15_000)
+    await expect(status).to_have_text(old)
     with serving(clean, tmp_path / "web.log", port=port):
-        await expect(status).to_have_text("", timeout=15_000)
+        await expect(status).to_have_text("")
         await hand.do(tokens.revoke, "operator")
-        await expect(status).to_have_text(re.compile("^Not renewed since"), timeout=15_000)
+        await expect(status).to_have_text(re.compile("^Not renewed since"))
         await status.get_by_role("link", name="sign in again").click()
         await expect(page).to_have_url(f"{served.address}/sign-in?next=%2Fjobs")
 
@@ -204,7 +209,7 @@ async def test_why_a_job_is_where_it_is_stays_true_until_it_ends(
     why = page.locator("#why")
     first = await why.text_content()
     await hand.do(attempts.keep, job_id, 1, 6000.0)  # a longer lease, and no event
-    await expect(why).not_to_have_text(first or "", timeout=15_000)
+    await expect(why).not_to_have_text(first or "")
     await expect(why).to_contain_text("the job is given back at")
     await hand.succeed(job_id)
     await expect(why).to_be_hidden()

@@ -44,7 +44,7 @@ async def test_open_sockets_and_streams_end(
 ) -> None:
     job_id, stream = await hand.submit(), {"Accept": "text/event-stream"}
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(20),
         connect(served, job_id, secret, after=1) as one,
         connect_many(served, secret) as many,
         http.stream("GET", f"/api/jobs/{job_id}/events?after=1", headers=stream) as lines,

@@ -148,7 +148,7 @@ async def test_an_unknown_socket_is_404_as_http(served: Served, secret: str) -> 
 
 async def test_a_revoked_token_ends_open_sockets(served: Served, secret: str, hand: Hand) -> None:
     job_id = await hand.submit()
-    async with asyncio.timeout(5), connect(served, job_id, secret, after=1) as socket:
+    async with asyncio.timeout(20), connect(served, job_id, secret, after=1) as socket:
         await hand.do(tokens.revoke, "operator")
         assert await drain(socket) == ([], 4401)
 

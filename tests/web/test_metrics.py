@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from quart_app import __version__
 from quart_app.models import Role
 from tests.conftest import Place, caller
-from tests.real import eventually, free_port
+from tests.real import eventually
 from tests.web.following import Hand, Served, connect, on_one_database
 from tests.web.test_api import ADD, submit
 
@@ -122,8 +122,8 @@ async def test_a_loop_that_was_held_up_shows_it(client: Any) -> None:
     await eventually(seen)
 
 
-async def test_what_the_broker_did_not_take_is_counted(clean: Place) -> None:
-    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+async def test_what_the_broker_did_not_take_is_counted(clean: Place, closed: str) -> None:
+    nowhere = f"redis://{closed}/0"
     app = clean.app(REDIS_URL=nowhere, CELERY_BROKER_URL=nowhere)
     async with app.test_app():
         client: Any = caller(app, Role.OPERATOR)

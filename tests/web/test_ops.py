@@ -11,7 +11,6 @@ from quart_app import __version__, db, tokens
 from quart_app.models import Role
 from quart_app.nodes import GONE_AFTER
 from quart_app.queues import MINUTES
-from tests import real
 from tests.conftest import Place, make_token
 from tests.real import eventually
 from tests.web.test_api import submit
@@ -31,9 +30,8 @@ async def test_not_ready_names_what_is_missing(app: Quart) -> None:
     assert "beat" in said["detail"]
 
 
-async def test_a_database_and_a_broker_that_are_away_are_named(tmp_path: Path) -> None:
-    nowhere = f"127.0.0.1:{real.free_port()}"
-    place = Place("none", tmp_path, f"mysql://u:hunter2@{nowhere}/x", f"redis://{nowhere}/0")
+async def test_a_database_and_a_broker_that_are_away_are_named(tmp_path: Path, closed: str) -> None:
+    place = Place("none", tmp_path, f"mysql://u:hunter2@{closed}/x", f"redis://{closed}/0")
     answer = await place.app().test_client().get("/readyz")
     text = await answer.get_data(as_text=True)
     assert answer.status_code == 503

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from quart import Quart
 
-from tests import real
 from tests.conftest import Place
 from tests.web.following import Served
 from tests.web.test_api import ADD, count
@@ -152,8 +151,8 @@ async def test_a_fault_of_ours_is_500_without_its_details(app: Quart, client: An
     assert "secret" not in str(said)
 
 
-async def test_a_database_that_is_away_is_503(tmp_path: Path) -> None:
-    url = f"mysql://u:hunter2@127.0.0.1:{real.free_port()}/x"
+async def test_a_database_that_is_away_is_503(tmp_path: Path, closed: str) -> None:
+    url = f"mysql://u:hunter2@{closed}/x"
     place = Place("none", tmp_path, url, "unix:///nowhere")
     app = place.app()
     headers = {"Authorization": "Bearer qm_x"}

@@ -32,7 +32,7 @@ class Part:
         log = self._log.with_suffix(f".{next(self._lives)}")
         process = real.process(self._argv, self._place.env, log)
         self._process = self._running.enter_context(process)
-        real.until(lambda: is_up(log), 30)
+        real.until(lambda: is_up(log))
 
     def restart(self) -> None:
         self._process.terminate()
