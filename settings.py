@@ -352,7 +352,9 @@ CELERY_BEAT_SCHEDULE = _beat_schedule(
         {
             "tasks": {"task": "tasks.scheduler.send_sms", "schedule": "*/1 * * * *", "args": ()},
             "prune": {"task": "tasks.scheduler.prune", "schedule": "17 * * * *", "args": ()},
-        },
+        }
+        if "tasks.scheduler" in CELERY_IMPORTS
+        else {},
     )
 )
 globals().update(_from_environment())

@@ -247,6 +247,12 @@ def test_a_beat_schedule_may_come_as_json() -> None:
     assert found["b"] == {"task": "t", "schedule": timedelta(seconds=2.5)}
 
 
+def test_without_the_tasks_that_are_there_none_of_them_is_scheduled() -> None:
+    assert read({"CELERY_IMPORTS": "my_tasks"})["CELERY_BEAT_SCHEDULE"] == {}
+    given = {"CELERY_IMPORTS": "tasks.scheduler,my_tasks"}
+    assert read(given)["CELERY_BEAT_SCHEDULE"].keys() == {"tasks", "prune"}
+
+
 def test_a_schedule_edited_into_settings_may_be_celerys_own_crontab(tmp_path: Path) -> None:
     text = (real.ROOT / "settings.py").read_text()
     (tmp_path / "settings.py").write_text(text.replace('"*/1 * * * *"', "crontab(minute=7)"))
