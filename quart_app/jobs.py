@@ -67,7 +67,7 @@ def adopt(session: Session, job_id: str, new: NewJob) -> bool:
     job = newjobs.row(new)
     newjobs.start(job, new, at)
     job.id = str(uuid.UUID(job_id))
-    job.published_at = at if job.state is JobState.QUEUED else None
+    job.published_at = at
     try:
         with session.begin_nested():
             session.add(job)

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore, Retry
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from quart import current_app, g
 from sqlalchemy.orm import Session
 
@@ -191,13 +190,12 @@ class _Doorbell:
             refuse(self._job_id, "ALLOW_DIRECT_CALLS is off.")
             return False
         request = self._task.request
+        new = jobs.NewJob(
+            task=self._task.name, args=self._args, kwargs=self._kwargs,
+            queue=(request.delivery_info or {}).get("routing_key"),
+            baggage=baggage.unpack(request.headers),
+        )  # fmt: skip
         try:
-            new = jobs.NewJob(
-                task=self._task.name, args=self._args, kwargs=self._kwargs,
-                queue=(request.delivery_info or {}).get("routing_key"),
-                eta=request.eta and maybe_make_aware(maybe_iso8601(request.eta)),
-                baggage=baggage.unpack(request.headers),
-            )  # fmt: skip
             return jobs.adopt(session, self._job_id, new)
         except (Problem, ValueError, TypeError, RecursionError) as error:
             refuse(self._job_id, plain(str(error)))

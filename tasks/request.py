@@ -30,10 +30,6 @@ class TimeLimitExceeded(billiard.exceptions.TimeLimitExceeded):
 class JobRequest(Request):
     """Sees to the job when its child has died or was killed by its time limit."""
 
-    @property
-    def eta(self) -> None:
-        """What another Celery client sends for later waits in its row, not in a worker's memory."""
-
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> None:
         error = exc_info.exception
         if isinstance(getattr(error, "exc", error), _DEATHS):

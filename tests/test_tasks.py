@@ -106,20 +106,6 @@ def test_another_celery_client_may_call_a_task(
     ]  # fmt: skip
 
 
-def test_what_another_client_sends_for_later_waits_in_its_row(
-    ledger: Ledger, client: Celery, worker: Path
-) -> None:
-    far, near = (client.send_task(ADD, [1], countdown=seconds).id for seconds in (3600, 2))
-    until(lambda: len(ledger.jobs()) == 2)
-    job = ledger.job(far)
-    assert (job.state, job.published_at, job.eta) == (JobState.SCHEDULED, None, job.available_at)
-    assert 3500 < (job.available_at - job.accepted_at).total_seconds() <= 3600
-    job = ledger.ended(near)
-    assert (job.result, job.started_at > job.eta) == (2, True)  # type: ignore[operator]
-    ledger.cancel(far)
-    assert ledger.job(far).state is JobState.CANCELLED
-
-
 @pytest.mark.parametrize(
     ("task_id", "args", "why"),
     [
