@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import secrets
 import sys
 import traceback
@@ -31,11 +32,10 @@ from quart_app import (
 )
 from quart_app.celeryext import QuartCelery
 from quart_app.errors import Invalid
-from settings import broker_url
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
-    """The application; `config` overrides settings.py, key by key, and what follows from them."""
+    """The application; `config` overrides settings.py, key by key."""
     app = Quart(
         "quart_app",
         template_folder=str(settings.BASE / "templates"),
@@ -43,7 +43,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         static_url_path="/static",
     )
     app.config.from_object(settings)
-    app.config.update(_completed(config or {}))
+    app.config.update(config or {})
+    app.config["VAR_DIR"] = settings.BASE / app.config["VAR_DIR"]
     app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or _kept_secret(app.config["VAR_DIR"])
     QuartCelery(app)
     nodes.init_app(app)
@@ -64,17 +65,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     return app
 
 
-def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """With what settings.py would have made of it."""
-    given = dict(config)
-    if "VAR_DIR" in given:
-        given["VAR_DIR"] = settings.BASE / given["VAR_DIR"]
-    if "REDIS_URL" in given and broker_url(settings.REDIS_URL) == settings.CELERY_BROKER_URL:
-        broker = {"EMBEDDED_BROKER": False, "CELERY_BROKER_URL": broker_url(given["REDIS_URL"])}
-        given = broker | {"EMBEDDED_REDIS": False} | given
-    return given
-
-
 def _kept_secret(var: Path) -> str:
     """Made once, and readable by its owner alone."""
     path = var / "secret_key"
@@ -89,14 +79,19 @@ def _made_once(path: Path) -> str:
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     if not path.exists():
         fresh.touch(mode=0o600)
-        fresh.write_text(secrets.token_urlsafe(48))
+        with fresh.open("w") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
         try:
             path.hardlink_to(fresh)  # fails where another process was first
         except FileExistsError:
             pass
         finally:
             fresh.unlink()
-    return path.read_text()
+    if not (key := path.read_text()):
+        sys.exit(f"{path} is empty: delete it, and a new key is made.")
+    return key
 
 
 def _load_extensions(app: Quart) -> None:

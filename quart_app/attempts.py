@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Float, Row, bindparam, func, select, update
+from sqlalchemy import Float, Row, bindparam, case, select, update
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from quart_app import db, events
@@ -26,8 +26,8 @@ _CLAIM = Move(
     from_=(JobState.QUEUED,),
     of=_NEEDED,
     attempt=column.attempt + 1,
-    # Its doorbell was heard, though whoever rang it may not have noted that yet.
-    published_at=func.coalesce(column.published_at, db.now()),
+    # Its doorbell was heard, though whoever rang it may not have noted that yet, or does just now.
+    published_at=case((column.published_at < db.now(), column.published_at), else_=db.now()),
     started_at=db.now(),
     lease_until=db.now(bindparam("lease", type_=Float)),
     progress=None,

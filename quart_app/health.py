@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -97,6 +98,10 @@ def _broker(broker: Publisher) -> Part:
         broker.ping()
     except Exception as error:
         fault = f"does not answer ({type(error).__name__})"
-        remedy = "start `python3 run.py`, or see that REDIS_URL or CELERY_BROKER_URL is right"
+        remedy = "see that it runs and that REDIS_URL or CELERY_BROKER_URL is right"
+        if broker.is_embedded:
+            remedy = "start `python3 run.py`"
+        elif isinstance(error, RedisError):  # whose words never tell a password
+            remedy = f"{error}; {remedy}"
         return Part("broker", fault, remedy)
     return Part("broker")

@@ -15,7 +15,8 @@ if sys.platform != "win32":
 
 def no_folder(var: Path, error: OSError) -> NoReturn:
     """Ends the process with one line."""
-    sys.exit(f"VAR_DIR = {str(var)!r}: expected a folder to write in ({error.strerror})")
+    why = f"{error.filename}: {error.strerror}"
+    sys.exit(f"VAR_DIR = {str(var)!r}: expected a folder to read and write in ({why})")
 
 
 def hold(var: Path, boot: str) -> IO[str] | None:

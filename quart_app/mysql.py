@@ -17,6 +17,7 @@ SETUP = (
     " /*M!100101 , max_statement_time=10 */ /*!50708 , max_execution_time=10000 */"
 )
 _UNKNOWN_DATABASE = 1049
+_NO_SUCH_COLUMN = 1054
 #: Seconds of rest after which a connection may have been cut off unseen.
 _REST = 1.0
 #: What the query of a URL may say of TLS, by the names that SQLAlchemy has for it.
@@ -58,6 +59,11 @@ def without_tls(url: URL) -> URL:
 def is_missing(error: DBAPIError) -> bool:
     """Whether the server answers, and has no such database."""
     return error.orig is not None and error.orig.args[:1] == (_UNKNOWN_DATABASE,)
+
+
+def is_incomplete(error: DBAPIError) -> bool:
+    """Whether a column is not there, which the driver takes for a fault of the server."""
+    return error.orig is not None and error.orig.args[:1] == (_NO_SUCH_COLUMN,)
 
 
 def creation(url: URL) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from quart_app import db
 from quart_app.celeryext import in_app_context
 from quart_app.models import Node
+from quart_app.seldom import Seldom
 
 #: Seconds between two signs of life, and after how many of silence a node counts as gone.
 EVERY = 3.0
@@ -82,6 +83,7 @@ class Pulse(threading.Thread):
         self._errands: deque[tuple[Callable[[Session], object], threading.Event]] = deque()
         self._woken = threading.Event()
         self._stopped = False
+        self._warnings = Seldom(10.0)
 
     def run(self) -> None:
         beat_at = 0.0
@@ -116,7 +118,7 @@ class Pulse(threading.Thread):
         try:
             in_app_context(self._app, partial(self._write, errand))
         except db.AWAY as error:
-            logger.warning("What is to be written down waits: %s", type(error).__name__)
+            self._warnings.warn(logger, "What is to be written down waits", error)
             return False
         except Exception:
             logger.exception("Something could not be written down; leases will tell.")
@@ -126,7 +128,7 @@ class Pulse(threading.Thread):
         try:
             in_app_context(self._app, call)
         except Exception as error:
-            logger.warning("A sign of life was not given: %s", type(error).__name__)
+            self._warnings.warn(logger, "A sign of life was not given", error)
             return False
         return True
 

@@ -89,6 +89,8 @@ class Publisher:
         self.timeout: float = app.config["PUBLISH_TIMEOUT"]
         self._redis_url: str = app.config["REDIS_URL"]
         self._broker_url: str = app.config["CELERY_BROKER_URL"]
+        #: Whether it is the Redis that `up` starts.
+        self.is_embedded: bool = app.config["EMBEDDED_BROKER"]
         self.most_doorbells = MOST_DOORBELLS
         self.most_pending = _MOST_PENDING
         #: How many were not taken, of each kind.
@@ -227,7 +229,7 @@ class Publisher:
             with self.database.session() as session:
                 _mark(session, [ring.job_id for ring in rings])
         except Exception as error:  # rung again by the relay, and dropped as a duplicate
-            logger.warning("%d messages could not be noted: %s", len(rings), type(error).__name__)
+            self._warnings.warn(logger, "What was rung could not be noted", error)
 
     def _note_length(self, queue: str, length: int) -> None:
         """A list that was full has room again when half of it is gone."""

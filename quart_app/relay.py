@@ -20,6 +20,7 @@ from quart_app.celeryext import in_app_context
 from quart_app.doorbell import Ring
 from quart_app.models import Job, JobState
 from quart_app.publisher import Publisher
+from quart_app.seldom import Seldom
 from quart_app.serving import while_serving
 from quart_app.sight import Sight
 
@@ -59,13 +60,13 @@ class Relay(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        pause = _EVERY
+        pause, warnings = _EVERY, Seldom(10.0)
         while not self._stopped.wait(pause):
             try:
                 pause = in_app_context(self._app, self._pause_after_tick)
             except Exception as error:
                 # The database may be back at the next look.
-                logger.warning("The relay could not look: %s", type(error).__name__)
+                warnings.warn(logger, "The relay could not look", error)
                 pause = 4 * _EVERY
 
     def stop(self) -> None:

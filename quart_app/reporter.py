@@ -22,6 +22,7 @@ from quart_app.events import progress_frame
 from quart_app.interrupt import Interrupt
 from quart_app.models import Job
 from quart_app.publisher import Publisher
+from quart_app.seldom import Seldom
 
 _PAUSE = 0.002  # between two announcements: what comes meanwhile goes together
 _APART = 0.02  # those of one job: a body that counts in a loop is no flood
@@ -167,6 +168,7 @@ class Reporter:
         self.database: db.Database = app.extensions["db"]
         self.publisher: Publisher = app.extensions["publisher"]
         self.lease: float = app.config["JOB_LEASE"]
+        self._warnings = Seldom(10.0)
         self.forget()
 
     def forget(self) -> None:
@@ -209,7 +211,7 @@ class Reporter:
         while True:
             self.has_news.wait(patience)
             self.has_news.clear()
-            runs = self._running
+            runs = [run for run in self._running if not run.lost]
             if self.publisher.is_heard:
                 self._announce_news(runs)
             patience = _APART if any(run.is_unannounced for run in runs) else None
@@ -244,11 +246,12 @@ class Reporter:
                     attempts.leave(session, run.job_id, run.attempt, cancelled=run.cancelled)
             run.stored(newest)
             if is_deaf:
+                logger.warning("Job %s does not stop: its body is left to itself.", run.job_id)
                 run.give_up()
         except Fenced:
             run.give_up()
         except Exception as error:  # this thread keeps every lease of the process: it goes on
-            logger.warning("Job %s could not be kept: %s", run.job_id, type(error).__name__)
+            self._warnings.warn(logger, f"Job {run.job_id} could not be kept", error)
             time.sleep(min(1.0, self.lease / 10))
         finally:
             run.lock.release()

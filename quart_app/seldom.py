@@ -1,6 +1,9 @@
 """What happens again and again, told once in a while: it would else fill the log."""
 
+import logging
 import time
+
+from sqlalchemy.exc import DBAPIError
 
 
 class Seldom:
@@ -18,3 +21,15 @@ class Seldom:
             return False
         self._again_at[what] = now + self._seconds
         return True
+
+    def warn(self, logger: logging.Logger, what: str, error: Exception) -> None:
+        """Logs that it failed, and why."""
+        if self.passes(what):
+            logger.warning("%s: %s", what, in_brief(error))
+
+
+def in_brief(error: Exception) -> str:
+    """Its kind, and of a database the driver's own words, in one line without a password."""
+    kind = type(error).__name__
+    words = str(error.orig).partition("\n")[0] if isinstance(error, DBAPIError) else ""
+    return f"{kind}: {words}" if words else kind

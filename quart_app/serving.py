@@ -1,6 +1,7 @@
 """What an application does while it serves, begun anew each time that it is started."""
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
 from quart import Quart
 
@@ -14,7 +15,9 @@ def while_serving(app: Quart) -> Callable[[Serving], Serving]:
     """
 
     def register(serving: Serving) -> Serving:
-        app.while_serving(lambda: _Anew(serving))  # type: ignore[type-var]  # all that it asks of one
+        anew = _Anew(serving)
+        app.before_serving(anew.end)
+        app.while_serving(lambda: anew)  # type: ignore[type-var]  # all that it asks of one
         return serving
 
     return register
@@ -26,6 +29,15 @@ class _Anew:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._begun: AsyncGenerator[None, None] | None = None
+
+    async def end(self) -> None:
+        """What an earlier start began, if another part made that fail."""
+        if self._begun:
+            with suppress(StopAsyncIteration):
+                await anext(self)
+
+    def __aiter__(self) -> "_Anew":
+        return self
 
     async def __anext__(self) -> None:
         begun, self._begun = self._begun, None

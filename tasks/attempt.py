@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 #: Seconds that a doorbell waits for the database; the relay rings again.
 _CLAIM_PATIENCE = 10.0
+_NOT_OURS = (
+    "no job has its id, and ALLOW_DIRECT_CALLS is off."
+    " Does another installation use this Redis database?"
+)
 #: What an attempt that ends by one of these has come to, for its trace.
 _OUTCOMES = {Retry: "retrying", Ignore: "cancelled", Fenced: "overtaken", SystemExit: "given back"}
 #: What ends a body, and is no error of its own.
@@ -187,7 +191,7 @@ class _Doorbell:
         if session.get(Job, self._job_id) is not None:
             return False
         if not current_app.config["ALLOW_DIRECT_CALLS"]:
-            refuse(self._job_id, "ALLOW_DIRECT_CALLS is off.")
+            refuse(self._job_id, _NOT_OURS)
             return False
         request = self._task.request
         new = jobs.NewJob(

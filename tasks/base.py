@@ -10,7 +10,9 @@ from typing import Any
 
 from celery import shared_task
 from celery.exceptions import Retry
+from celery.local import Proxy
 from pydantic import BaseModel
+from quart import current_app
 from sqlalchemy.orm import Session
 
 from quart_app import attempts, baggage, db, jobs
@@ -48,7 +50,14 @@ def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
             raise TypeError(f"{function.__name__} has no option {name}: is {like[0]} meant?")
     if not options.get("bind") and "self" in [*inspect.signature(function).parameters][:1]:
         raise TypeError(f"{function.__name__} takes self: add bind=True")
-    return shared_task(base=JobTask, **retrying.in_our_words(options))(function)
+    shared = shared_task(base=JobTask, **retrying.in_our_words(options))(function)
+    return Proxy(partial(_of_this_application, shared))
+
+
+def _of_this_application(shared: Any) -> Any:
+    """In a context its application's own; Celery has a current application in workers alone."""
+    celery = current_app.extensions.get("celery") if current_app else None
+    return celery.tasks.get(shared.name, shared) if celery else shared
 
 
 class JobTask(AppContextTask):
@@ -61,6 +70,8 @@ class JobTask(AppContextTask):
     on_lost = "retry"
     retry_backoff: float = 2.0
     retry_backoff_max: float = 600.0
+    #: A line of the worker's log will do for it, and no traceback.
+    throws: retrying.Kinds = (Permanent,)
     retry_for: retrying.Kinds = (Exception,)
     never_retry_for: retrying.Kinds = ()
 
@@ -126,7 +137,7 @@ class JobTask(AppContextTask):
         RuntimeError where a loop runs.
         """
         _refuse_to_block_a_loop()
-        app = self.app.quart_app
+        app = self._owner
         if unknown := sorted(options.keys() - _LEDGER_OPTIONS):
             if not (app.config["ALLOW_DIRECT_CALLS"] or self.app.conf.task_always_eager):
                 raise ValueError(f"{', '.join(unknown)}: needs ALLOW_DIRECT_CALLS")

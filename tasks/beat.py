@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from quart_app import clockwork, db, nodes, publisher, relay, schedules
 from quart_app.celeryext import in_app_context
 from quart_app.nodes import Pulse
+from quart_app.seldom import Seldom, in_brief
 
 #: Seconds between two looks at the schedules: so soon is a change of one seen.
 EVERY = 1.0
@@ -29,6 +30,7 @@ class Scheduler(beat.Scheduler):
 
     def setup_schedule(self) -> None:
         self.quart_app, self.adopted = self.app.quart_app, False
+        self.warnings = Seldom(10.0)
         boot = self.quart_app.extensions["boot"]
         name = f"beat@{platform.node()}:{os.getpid()}"
         info = {"pid": os.getpid()}
@@ -44,7 +46,7 @@ class Scheduler(beat.Scheduler):
             return in_app_context(self.quart_app, self._tick)
         except Exception as error:
             # Beat goes on: the database or the broker may be back at the next look.
-            logger.warning("Beat could not look: %s", type(error).__name__)
+            self.warnings.warn(logger, "Beat could not look", error)
             return EVERY
 
     def close(self) -> None:
@@ -53,7 +55,7 @@ class Scheduler(beat.Scheduler):
             with self.quart_app.extensions["db"].session() as session:
                 self.leave(session)
         except SQLAlchemyError as error:  # its row grows old by itself
-            logger.warning("Beat could not say that it ends: %s", type(error).__name__)
+            logger.warning("Beat could not say that it ends: %s", in_brief(error))
         self.quart_app.extensions["publisher"].close()
         super().close()
 

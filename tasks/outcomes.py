@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from quart_app import attempts, commits, db
 from quart_app.attempts import Fenced
 from quart_app.reporter import Run
+from quart_app.seldom import Seldom
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ _LONGEST_PAUSE = 1.0
 _BUSY = (1205, *commits.DEADLOCK)
 
 logger = logging.getLogger(__name__)
+_warnings = Seldom(10.0)
 
 
 def as_json(result: Any) -> Any:
@@ -71,7 +73,7 @@ def insist(verb: Callable[[Session, bool], T], what: str, patience: float = math
         except db.AWAY as error:
             if time.monotonic() > deadline:
                 raise
-            logger.warning("%s waits for the database: %s", what, type(error).__name__)
+            _warnings.warn(logger, f"{what} waits for the database", error)
             time.sleep(pause)
             pause, again = min(pause * 2, _LONGEST_PAUSE), True
 

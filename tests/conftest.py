@@ -22,6 +22,7 @@ from quart_app.app import create_app
 from quart_app.db import Database
 from quart_app.models import Base, Node, Role
 from quart_app.relay import Relay
+from settings import broker_url
 from tests import real
 from tests.book import Book
 from tests.cutter import Cutter
@@ -69,6 +70,7 @@ class Place:
             "SECRET_KEY": "a secret of the tests",
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
+            "CELERY_BROKER_URL": broker_url(self.redis_url),
             "CELERY_IMPORTS": real.TASKS.split(","),
             "ALLOW_DIRECT_CALLS": True,
         }

@@ -208,6 +208,16 @@ def test_with_the_database_away_a_command_ends_with_one_line(
     assert "s3cret" not in err
 
 
+def test_of_a_broker_that_is_away_doctor_tells_the_drivers_words(tmp_path: Path) -> None:
+    away = {"REDIS_URL": "redis://me:s3cret@127.0.0.1:1/0", "VAR_DIR": str(tmp_path)}
+    code, out, _ = quart(away, "doctor")
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if line.startswith("broker")]
+    assert "127.0.0.1:1. Connection refused" in line
+    assert "REDIS_URL" in line
+    assert "s3cret" not in out
+
+
 def test_with_the_database_away_doctor_says_so(tmp_path: Path) -> None:
     away = {"DATABASE_URL": "mysql://me:s3cret@127.0.0.1:1/x", "SECRET_KEY": "x"}
     code, out, err = quart(away | {"VAR_DIR": str(tmp_path)}, "doctor")

@@ -1,5 +1,6 @@
 """Migrations: they lead to the schema of the models, any number at once, and back."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -199,8 +200,9 @@ def test_a_table_of_another_application_is_not_taken_for_ours(
         pytest.skip("it goes on with nothing: what is cut off is undone")
     with database.session() as session:
         session.execute(text("CREATE TABLE jobs (theirs INTEGER)"))
-    with pytest.raises(OperationalError, match="jobs"):
-        migrations.upgrade(database)
+    for _ in range(2):
+        with pytest.raises(OperationalError, match="jobs"):
+            migrations.upgrade(database)
 
 
 def test_what_is_met_is_upgraded_on_sqlite_and_named_on_a_server(database: Database) -> None:
@@ -235,12 +237,20 @@ async def test_a_web_says_that_a_servers_schema_is_behind(
         pytest.skip("it is brought up to date by the web")
     app = Place("behind", tmp_path, urls[0], f"unix://{tmp_path}/nobody").app()
     headers = {"Authorization": "Bearer qm_of_somebody"}
+
+    async def is_told(client: Any, path: str) -> None:
+        answer = await client.get(path, headers=headers)
+        said = await answer.get_json()
+        assert (answer.status_code, said["title"]) == (503, "Schema is behind")
+        assert "run.py migrate" in said["detail"]
+
     async with app.test_app() as serving:
-        for path in ("/api/jobs", "/jobs"):
-            answer = await serving.test_client().get(path, headers=headers)
-            said = await answer.get_json()
-            assert (answer.status_code, said["title"]) == (503, "Schema is behind")
-            assert "run.py migrate" in said["detail"]
+        await is_told(serving.test_client(), "/api/jobs")
+        await is_told(serving.test_client(), "/jobs")
+        database = app.extensions["db"]
+        await asyncio.to_thread(migrations.upgrade, database)
+        await asyncio.to_thread(downgrade, database, "0003")  # before tokens had a column
+        await is_told(serving.test_client(), "/api/jobs")
 
 
 def test_a_new_file_of_sqlite_is_its_owners_alone(tmp_path: Path) -> None:

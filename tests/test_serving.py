@@ -61,3 +61,25 @@ async def test_what_could_not_begin_begins_at_the_next_start() -> None:
         await app.startup()
         await app.shutdown()
     assert told == ["begin", *["begin", "end"] * 2]
+
+
+async def test_what_began_ends_before_it_begins_again_when_another_part_failed() -> None:
+    app, told = Quart(__name__), list[str]()
+
+    @while_serving(app)
+    async def serving() -> Any:
+        told.append("begin")
+        yield
+        told.append("end")
+
+    @while_serving(app)
+    async def failing() -> Any:
+        if len(told) == 1:
+            raise OSError
+        yield
+
+    with pytest.raises(OSError):  # noqa: PT011
+        await app.startup()
+    await app.startup()
+    await app.shutdown()
+    assert told == ["begin", "end"] * 2

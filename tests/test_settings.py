@@ -166,6 +166,12 @@ def test_processes_that_start_at_once_agree_on_a_secret_key(tmp_path: Path) -> N
     assert (tmp_path / "var" / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
+def test_an_empty_secret_key_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").touch()
+    with pytest.raises(SystemExit, match=f"{tmp_path}/secret_key is empty: delete it"):
+        create_app({"VAR_DIR": tmp_path})
+
+
 def test_the_environment_goes_before_the_env_file_and_that_before_the_default(
     tmp_path: Path,
 ) -> None:
@@ -223,13 +229,9 @@ def test_any_other_celery_name_of_the_environment_arrives_in_its_type() -> None:
     assert conf.task_default_queue == "main"
 
 
-def test_what_is_given_in_code_has_its_consequences(tmp_path: Path) -> None:
-    app = create_app({"VAR_DIR": str(tmp_path / "var"), "REDIS_URL": "redis://there:6379/7"})
+def test_a_var_dir_that_is_given_in_code_may_be_text(tmp_path: Path) -> None:
+    create_app({"VAR_DIR": str(tmp_path / "var")})
     assert (tmp_path / "var" / "secret_key").exists()
-    assert app.extensions["celery"].conf.broker_url == "redis://there:6379/7"
-    given = {"REDIS_URL": "redis://there:6379/7", "CELERY_BROKER_URL": "redis://elsewhere:6379/8"}
-    app = create_app(given | {"VAR_DIR": tmp_path})
-    assert app.extensions["celery"].conf.broker_url == "redis://elsewhere:6379/8"
 
 
 def test_no_other_setting_reaches_celery() -> None:

@@ -217,6 +217,7 @@ def test_a_permanent_failure_is_not_tried_again(ledger: Ledger, worker: Path) ->
     job = ledger.ended(ledger.submit("give_up"))
     assert (job.state, job.attempt) == (JobState.FAILED, 1)
     assert job.error == "Permanent: there is no use"
+    until(lambda: f"[{job.id}] raised expected: Permanent" in worker.read_text())
 
 
 def test_the_error_is_the_jobs_and_the_traceback_that_of_its_event(

@@ -217,7 +217,7 @@ def test_without_a_folder_to_write_in_a_worker_ends_with_one_line(
     ended = run("worker", place.env | {"VAR_DIR": str(var), "REDIS_URL": place.redis_url})
     assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
     assert ended.stderr.strip().splitlines()[-1] == (
-        f"VAR_DIR = '{var}': expected a folder to write in (Not a directory)"
+        f"VAR_DIR = '{var}': expected a folder to read and write in ({var}/nodes: Not a directory)"
     )
 
 

@@ -1,5 +1,6 @@
 """Celery's canvas and links, made of tasks whose runs are jobs: each part is a job of its own."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,19 @@ from celery import chain, chord, group
 
 from quart_app import baggage
 from quart_app.baggage import Baggage
-from quart_app.celeryext import in_app_context
+from quart_app.celeryext import in_app_context, publish
 from quart_app.models import Job
-from tests.conftest import Place
+from tests import sample_tasks
+from tests.conftest import Place, speaking
 from tests.ledger import Ledger
 from tests.real import until
 
 
 def start(ledger: Ledger, workflow: Callable[[Any], Any]) -> Any:
     """What starting `workflow(tasks)` gives; `tasks` gives a task of the samples by its name."""
-    tasks = ledger.app.extensions["celery"].tasks
 
     def started() -> Any:
-        return workflow(lambda name: tasks[f"tests.sample_tasks.{name}"]).apply_async()
+        return workflow(lambda name: getattr(sample_tasks, name)).apply_async()
 
     return in_app_context(ledger.app, started)
 
@@ -79,3 +80,26 @@ def test_where_direct_calls_are_off_it_is_refused(clean: Place, canvas: Any) -> 
     with pytest.raises(ValueError, match="needs ALLOW_DIRECT_CALLS"):
         start(ledger, lambda task: canvas([task("add").s(1), task("add").s(2)]))
     assert ledger.jobs() == []
+
+
+@pytest.mark.parametrize("way", ["publish", "thread", "adelay", "sync view"])
+async def test_a_view_starts_what_it_has_imported(
+    clean: Place, ledger: Ledger, worker: Path, *, token: str, way: str
+) -> None:
+    add = sample_tasks.add
+
+    async def view() -> str:
+        if way == "publish":
+            return str((await publish(chain(add.s(1), add.s(2)).apply_async)).id)
+        if way == "thread":
+            return str((await asyncio.to_thread(add.delay, 3)).id)
+        return str((await add.adelay(3)).id)
+
+    app = clean.app()
+    app.add_url_rule("/start", view_func=view if way != "sync view" else lambda: add.delay(3).id)
+    async with app.test_app():
+        answer = await speaking(app, token).get("/start")
+        job_id = await answer.get_data(as_text=True)
+    assert answer.status_code == 200
+    await asyncio.to_thread(until, lambda: len(ledger.jobs()) == 1 + (way == "publish"))
+    assert (await asyncio.to_thread(ledger.ended, job_id)).result == 4

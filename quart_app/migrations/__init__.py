@@ -38,8 +38,9 @@ def upgrade(database: Database) -> str:
         path = Path(database.url.database or "")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            # Whosever folder it lies in; what SQLite lays beside it is as private.
-            path.touch(mode=0o600)
+            with suppress(OSError):  # SQLite will say so
+                # Whosever folder it lies in; what SQLite lays beside it is as private.
+                path.touch(mode=0o600)
     if current(database) != head():
         # Alembic would make up a fifth of every start, and nearly none of them needs it.
         import_module("quart_app.migrations.history").upgrade(database)

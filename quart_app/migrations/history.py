@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy.exc
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
@@ -48,9 +49,15 @@ def _alone(database: Database) -> Iterator[Connection]:
         name = {"name": _LOCK, "patience": _PATIENCE}
         if not connection.scalar(text("SELECT GET_LOCK(:name, :patience)"), name):
             raise Behind(f"Another process has been migrating for {_PATIENCE} s: try again later.")
-        if inspect(connection).has_table("alembic_version"):  # else what is there is not ours
+        is_ours = inspect(connection).has_table("alembic_version")
+        if is_ours:
             event.listen(connection.engine, "do_execute", _unless_it_is_done)
-        yield connection
+        try:
+            yield connection
+        except sqlalchemy.exc.OperationalError as error:
+            if error.orig and error.orig.args[0] in _DONE:  # a table of somebody else's
+                connection.execute(text("DROP TABLE alembic_version"))
+            raise
 
 
 def _unless_it_is_done(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:

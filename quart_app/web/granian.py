@@ -28,7 +28,8 @@ class Connection(inbox.Connection):
                     await asyncio.wait([self._reading])
                     return self._reading.result()
                 except asyncio.CancelledError:
-                    if not self._reading.cancelled():  # it is this task that is cancelled
+                    task = asyncio.current_task()
+                    if task and task.cancelling():  # it is not for the close alone
                         self._reading.cancel()
                         raise
                     await self._has_closed.wait()

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from quart_app import db, tokens
 from quart_app.models import Job
 from quart_app.publisher import CHANNEL, FEED
+from quart_app.seldom import Seldom
 from quart_app.web import peers
 from quart_app.web.feed import Feed
 from quart_app.web.follower import TOO_MANY, Follower, Leave
@@ -30,6 +31,7 @@ _CHECK_TOKENS_EVERY = 2.0
 _RESTART, _SIGNED_OUT = (1012, "restarting: reconnect with after"), (4401, "token revoked or ended")
 
 logger = logging.getLogger(__name__)
+_warnings = Seldom(10.0)
 
 
 def init_app(app: Quart) -> None:
@@ -221,7 +223,7 @@ async def _again(seconds: float, verb: Callable[[], Awaitable[None]]) -> None:
         try:
             await verb()
         except Exception as error:  # the database may be back next time
-            logger.warning("Those who follow jobs have to wait: %s", type(error).__name__)
+            _warnings.warn(logger, "Those who follow jobs have to wait", error)
 
 
 def _hypercorns_stop() -> Any:

@@ -16,17 +16,19 @@ from quart import (
     websocket,
 )
 from quart_schema import RequestSchemaValidationError
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from werkzeug.exceptions import HTTPException
 
-from quart_app import baggage, db, migrations
+from quart_app import baggage, db, migrations, mysql
 from quart_app.errors import Full, Invalid, Problem, Unsure
 from quart_app.migrations import Behind
+from quart_app.seldom import Seldom
 from quart_app.web import schemas
 
 RETRY_AFTER = {"Retry-After": "2"}
 
 logger = logging.getLogger(__name__)
+_warnings = Seldom(10.0)
 
 
 def init_app(app: Quart) -> None:
@@ -94,12 +96,14 @@ async def _http(error: HTTPException) -> Response:
 
 
 async def _database_away(error: Exception) -> Response:
-    logger.warning("The database did not answer: %s", type(error).__name__)
+    if isinstance(error, DBAPIError) and mysql.is_incomplete(error):
+        return await _no_such_table(error)
+    _warnings.warn(logger, "The database did not answer", error)
     detail = "The database is not available; nothing was changed. Try again soon."
     return await answer(503, "Service Unavailable", detail, headers=RETRY_AFTER)
 
 
-async def _no_such_table(error: ProgrammingError) -> Response:
+async def _no_such_table(error: DBAPIError) -> Response:
     """Or no such column, as it seems: nobody may have migrated the database yet."""
     try:
         await asyncio.to_thread(migrations.ensure, db.get())

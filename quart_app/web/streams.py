@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from quart_app import db, events, jobs
 from quart_app.errors import Full
 from quart_app.events import Frame
+from quart_app.seldom import in_brief
 from quart_app.web import live
 from quart_app.web.follower import Leave
 
@@ -31,7 +32,7 @@ async def event_list(job_id: str, after: int) -> Response:
                 page = await read(events.since, job_id, page[-1]["seq"], events.PAGE)
                 yield _listed(page)
         except db.AWAY as error:
-            logger.warning("A list of events is cut off: %s", type(error).__name__)
+            logger.warning("A list of events is cut off: %s", in_brief(error))
             # Quart leaves off without an end at this one, and the server cuts the connection.
             raise TimeoutError from error
         yield b"]}"

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Collection
 from quart import Quart, current_app
 
 from quart_app import db, tokens
+from quart_app.seldom import Seldom
 from quart_app.serving import while_serving
 from quart_app.web import live
 
@@ -42,13 +43,13 @@ class Uses:
         self._written: dict[str, float] = {}
 
     async def write_for_ever(self) -> None:
+        warnings = Seldom(10.0)
         while True:
             await asyncio.sleep(_WRITE_EVERY)
             try:
                 await self._write()
             except Exception as error:  # they will be used again
-                kind = type(error).__name__
-                logger.warning("When tokens were used is not written down: %s", kind)
+                warnings.warn(logger, "When tokens were used is not written down", error)
 
     async def _write(self) -> None:
         now = time.monotonic()
