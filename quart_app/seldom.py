@@ -5,6 +5,8 @@ import time
 
 from sqlalchemy.exc import DBAPIError
 
+from quart_app.db import reason
+
 
 class Seldom:
     """Lets each thing pass once in so many seconds."""
@@ -31,5 +33,4 @@ class Seldom:
 def in_brief(error: Exception) -> str:
     """Its kind, and of a database the driver's own words, in one line without a password."""
     kind = type(error).__name__
-    words = str(error.orig).partition("\n")[0] if isinstance(error, DBAPIError) else ""
-    return f"{kind}: {words}" if words else kind
+    return f"{kind}: {reason(error)}" if isinstance(error, DBAPIError) else kind

@@ -10,7 +10,8 @@ from quart_app.models import Message, MessageState
 from tasks.base import task
 
 
-@task(bind=True, max_attempts=3)
+#: A provider that answers a byte now and then would else keep a worker for an hour.
+@task(bind=True, max_attempts=3, time_limit=60)
 def async_send_sms(self: Any, to: sms.Number, text: sms.Text) -> dict[str, Any]:
     """Sends one SMS. It is handed to the provider at most once."""
     provider = sms.provider(current_app.config["SMS_PROVIDER"])
