@@ -53,7 +53,7 @@ _POSTPONE = Move(
 
 
 class Fenced(Exception):
-    """Another attempt owns the job by now: whatever this one has to say comes too late."""
+    """The job has ended or is another attempt's by now: what this one has to say comes too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def keep(
 ) -> bool:
     """Extends the lease and stores what the attempt said; True when it is asked to stop.
 
-    Raises Fenced when the job was given to another attempt.
+    Raises Fenced when the job has ended or was given to another attempt.
     """
     change: dict[str, Any] = {"lease_until": db.now(lease), "last_seq": Job.last_seq + len(lines)}
     if progress is not None:
@@ -148,18 +148,17 @@ def fail(
     _fenced(_FAIL(session, job_id, said, mine=attempt, error=error))
 
 
-def cancel(session: Session, job_id: str, attempt: int) -> None:
-    _fenced(_CANCEL(session, job_id, {"error": "cancelled while running"}, mine=attempt))
+def cancel(
+    session: Session, job_id: str, attempt: int, why: str = "cancelled while running"
+) -> None:
+    _fenced(_CANCEL(session, job_id, {"error": why}, mine=attempt))
 
 
 def leave(session: Session, job_id: str, attempt: int, *, cancelled: bool) -> None:
     """Ends the job while its body goes on, since nothing ends that: its own end comes too late."""
     why = "cancelled while running" if cancelled else "it ran longer than it may"
-    error = f"{why}; its body does not stop, and is left to itself"
-    if cancelled:
-        _fenced(_CANCEL(session, job_id, {"error": error}, mine=attempt))
-    else:
-        fail(session, job_id, attempt, error)
+    end = cancel if cancelled else fail
+    end(session, job_id, attempt, f"{why}; its body does not stop, and is left to itself")
 
 
 def postpone(

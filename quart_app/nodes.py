@@ -83,7 +83,7 @@ class Pulse(threading.Thread):
         self._errands: deque[tuple[Callable[[Session], object], threading.Event]] = deque()
         self._woken = threading.Event()
         self._stopped = False
-        self._warnings = Seldom(10.0)
+        self._warnings = Seldom()
 
     def run(self) -> None:
         beat_at = 0.0

@@ -100,7 +100,7 @@ class Publisher:
         self.back_at: datetime | None = None
         self._full_until: dict[str, float] = {}
         self._busy = False
-        self._warnings = Seldom(10.0)
+        self._warnings = Seldom()
         self.forget_connections()
 
     def has_room(self, queue: str) -> bool:

@@ -60,7 +60,7 @@ class Relay(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        pause, warnings = _EVERY, Seldom(10.0)
+        pause, warnings = _EVERY, Seldom()
         while not self._stopped.wait(pause):
             try:
                 pause = in_app_context(self._app, self._pause_after_tick)

@@ -30,7 +30,7 @@ _WRITE_PAUSE = 0.02
 _PROGRESS_EVERY = 1.0
 _HEAR_EVERY = 5.0  # that it is to stop, which a long lease must not put off
 _COURTESY = 5.0  # for a cancelled body to look and to stop by itself
-_LONGEST_STAY = 20.0  # of its job in its hands, when nothing reaches it
+_LONGEST_STAY = 20.0  # from when a body was to stop until its job is ended without it
 _OVERTIME = 1.0  # in which a pool of processes ends by itself what takes longer than it may
 _MOST_LINES = 10_000
 _LONGEST_LINE = 8_192
@@ -168,7 +168,7 @@ class Reporter:
         self.database: db.Database = app.extensions["db"]
         self.publisher: Publisher = app.extensions["publisher"]
         self.lease: float = app.config["JOB_LEASE"]
-        self._warnings = Seldom(10.0)
+        self._warnings = Seldom()
         self.forget()
 
     def forget(self) -> None:

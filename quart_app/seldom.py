@@ -11,7 +11,7 @@ from quart_app.db import reason
 class Seldom:
     """Lets each thing pass once in so many seconds."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float = 10.0) -> None:
         self._seconds = seconds
         self._again_at: dict[str, float] = {}
 

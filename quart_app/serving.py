@@ -36,9 +36,6 @@ class _Anew:
             with suppress(StopAsyncIteration):
                 await anext(self)
 
-    def __aiter__(self) -> "_Anew":
-        return self
-
     async def __anext__(self) -> None:
         begun, self._begun = self._begun, None
         if begun is None:

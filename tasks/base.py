@@ -122,7 +122,7 @@ class JobTask(AppContextTask):
 
     @property
     def cancelled(self) -> bool:
-        """True when the job was cancelled or given to another worker: stop as soon as you can."""
+        """True when the job was cancelled, has ended or is another's: stop as soon as you can."""
         run = self._run
         if run is None or not (run.cancelled or run.lost):
             return False

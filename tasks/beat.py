@@ -30,7 +30,7 @@ class Scheduler(beat.Scheduler):
 
     def setup_schedule(self) -> None:
         self.quart_app, self.adopted = self.app.quart_app, False
-        self.warnings = Seldom(10.0)
+        self.warnings = Seldom()
         boot = self.quart_app.extensions["boot"]
         name = f"beat@{platform.node()}:{os.getpid()}"
         info = {"pid": os.getpid()}

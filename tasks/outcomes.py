@@ -25,7 +25,7 @@ _LONGEST_PAUSE = 1.0
 _BUSY = (1205, *commits.DEADLOCK)
 
 logger = logging.getLogger(__name__)
-_warnings = Seldom(10.0)
+_warnings = Seldom()
 
 
 def as_json(result: Any) -> Any:

@@ -379,6 +379,12 @@ def overrun(path: str) -> None:
         time.sleep(0.1)
 
 
+@task(time_limit=1, max_attempts=2, retry_backoff=0.1)
+def sleep_through(path: str) -> None:
+    """Takes longer than it may, in a call that no exception ends in a thread."""
+    touch.run(path, 26.0)
+
+
 @task(max_attempts=1)
 def go_wrong(how: str) -> None:
     """Ends in a way that would end a process."""

@@ -136,6 +136,19 @@ def test_a_time_limit_holds_in_a_pool_without_processes(
         assert ledger.ended(ledger.submit("add", 1, queue="mine")).state is JobState.SUCCEEDED
 
 
+def test_over_its_time_limit_a_body_that_nothing_ends_fails_its_job_at_once(
+    ledger: Ledger, clean: Place, tmp_path: Path
+) -> None:
+    with real.worker(clean.env, tmp_path / "log", "-Q", "mine", "-P", "threads") as log:
+        job_id = ledger.submit("sleep_through", str(tmp_path / "marks"), queue="mine")
+        job = ledger.ended(job_id, 40)
+        until(lambda: f"Job {job_id} ended or went to another attempt" in log.read_text())
+    error = "it ran longer than it may; its body does not stop, and is left to itself"
+    assert (job.state, job.attempt, job.error) == (JobState.FAILED, 1, error)
+    assert ledger.job(job_id).state is JobState.FAILED
+    assert f"Job {job_id} does not stop: its body is left to itself." in log.read_text()
+
+
 @pytest.mark.parametrize(
     ("how", "error"),
     [

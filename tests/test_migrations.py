@@ -62,6 +62,15 @@ def schema(database: Database) -> dict[str, Any]:
     ]) for table in tables}  # fmt: skip
 
 
+def schema_of_models(url: str) -> dict[str, Any]:
+    """That of an empty database in which the models have made their tables."""
+    models = Database(url)
+    Base.metadata.create_all(models.engine)
+    found = schema(models)
+    models.engine.dispose()
+    return found
+
+
 def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
@@ -79,11 +88,8 @@ def downgrade(database: Database, revision: str = "base") -> None:
 
 def test_migrations_lead_to_the_schema_of_the_models(urls: list[str], database: Database) -> None:
     migrations.upgrade(database)
-    models = Database(urls[1])
-    Base.metadata.create_all(models.engine)
-    assert schema(database) == schema(models)
+    assert schema(database) == schema_of_models(urls[1])
     assert schema(database).keys() == Base.metadata.tables.keys()
-    models.engine.dispose()
 
 
 def test_an_upgrade_of_what_is_current_changes_nothing(database: Database) -> None:
@@ -164,10 +170,7 @@ def test_an_upgrade_cut_off_at_any_statement_is_finished_by_a_later_one(
         with cut_off_after_one_more(done):
             migrations.upgrade(database)
     assert len(done) > 30
-    models = Database(urls[1])
-    Base.metadata.create_all(models.engine)
-    assert schema(database) == schema(models)
-    models.engine.dispose()
+    assert schema(database) == schema_of_models(urls[1])
 
 
 @contextmanager

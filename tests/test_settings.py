@@ -175,8 +175,7 @@ def test_an_empty_secret_key_is_told_in_one_line(tmp_path: Path) -> None:
 def test_the_environment_goes_before_the_env_file_and_that_before_the_default(
     tmp_path: Path,
 ) -> None:
-    shutil.copy(real.ROOT / "settings.py", tmp_path)
-    (tmp_path / ".env").write_text("JOB_LEASE=7\nMAX_QUEUE_DEPTH=5\n")
+    write_env_file(tmp_path, {"JOB_LEASE": "7", "MAX_QUEUE_DEPTH": "5"})
     found = read({"JOB_LEASE": "9"}, tmp_path)
     names = ("JOB_LEASE", "MAX_QUEUE_DEPTH", "PUBLISH_TIMEOUT")
     assert [found[name] for name in names] == [9.0, 5, 1.0]
@@ -188,12 +187,17 @@ def test_the_env_file_says_all_that_the_environment_could(tmp_path: Path) -> Non
         "VAR_DIR": str(tmp_path), "CELERY_RESULT_EXPIRES": "66", "JOB_LEASE": "7",
         "CELERY_WORKER_SEND_TASK_EVENTS": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://there",
     }  # fmt: skip
-    shutil.copy(real.ROOT / "settings.py", tmp_path)
-    (tmp_path / ".env").write_text("".join(f"{name}={text}\n" for name, text in given.items()))
+    write_env_file(tmp_path, given)
     by_file, by_environment = read({}, tmp_path), read(given)
     assert settings_of(by_file) == settings_of(by_environment)
     assert (by_file["EMBEDDED_BROKER"], by_file["ALLOW_DIRECT_CALLS"]) == (False, False)
     assert by_file["CELERY_RESULT_EXPIRES"] == 66
+
+
+def write_env_file(folder: Path, given: Mapping[str, str]) -> None:
+    """Beside a settings.py of its own."""
+    shutil.copy(real.ROOT / "settings.py", folder)
+    (folder / ".env").write_text("".join(f"{name}={text}\n" for name, text in given.items()))
 
 
 def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,8 +206,7 @@ def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_what_is_wrong_in_the_env_file_is_told_with_its_value(tmp_path: Path) -> None:
-    shutil.copy(real.ROOT / "settings.py", tmp_path)
-    (tmp_path / ".env").write_text("CELERY_TIMEZONE=Mars\n")
+    write_env_file(tmp_path, {"CELERY_TIMEZONE": "Mars"})
     with pytest.raises(SystemExit, match="CELERY_TIMEZONE = 'Mars': expected an IANA"):
         read({}, tmp_path)
 

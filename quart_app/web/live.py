@@ -31,7 +31,7 @@ _CHECK_TOKENS_EVERY = 2.0
 _RESTART, _SIGNED_OUT = (1012, "restarting: reconnect with after"), (4401, "token revoked or ended")
 
 logger = logging.getLogger(__name__)
-_warnings = Seldom(10.0)
+_warnings = Seldom()
 
 
 def init_app(app: Quart) -> None:

@@ -28,7 +28,7 @@ from quart_app.web import schemas
 RETRY_AFTER = {"Retry-After": "2"}
 
 logger = logging.getLogger(__name__)
-_warnings = Seldom(10.0)
+_warnings = Seldom()
 
 
 def init_app(app: Quart) -> None:

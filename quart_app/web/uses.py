@@ -43,7 +43,7 @@ class Uses:
         self._written: dict[str, float] = {}
 
     async def write_for_ever(self) -> None:
-        warnings = Seldom(10.0)
+        warnings = Seldom()
         while True:
             await asyncio.sleep(_WRITE_EVERY)
             try:

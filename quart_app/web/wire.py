@@ -29,7 +29,7 @@ class Wire:
         self._url, self._heard, self._joined = url, heard, joined
         self._channels: set[str] = set()
         self._pubsub: redis.asyncio.client.PubSub | None = None
-        self._warnings = Seldom(10.0)
+        self._warnings = Seldom()
 
     @property
     def is_up(self) -> bool:
@@ -50,9 +50,7 @@ class Wire:
             try:
                 await self._listen()
             except Exception as error:  # all who follow depend on it: it goes on
-                if self._warnings.passes():
-                    reason = type(error).__name__
-                    logger.warning("Redis is away, following rows instead: %s", reason)
+                self._warnings.warn(logger, "Redis is away, following rows instead", error)
             finally:
                 self._pubsub = None
             await asyncio.sleep(_AGAIN)
